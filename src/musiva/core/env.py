@@ -1,0 +1,58 @@
+"""Environment variables, all of them; docs/environment.md has the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from musiva.core.errors import InvalidInput
+
+__all__ = ["Env"]
+
+Kernels = Literal["auto", "plain", "prepacked"]
+KERNELS = ("auto", "plain", "prepacked")
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Env:
+    """What the environment asks for.
+
+    cache_dir: kernel choices and the like. threads: of the CPU kernels, None for PyTorch's default.
+    log: level of Musiva's loggers. kernels: the linear kernel on a CPU, "auto" to probe.
+    """
+
+    cache_dir: Path
+    threads: int | None = None
+    log: str = "warning"
+    kernels: Kernels = "auto"
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Env:
+        """Raises InvalidInput naming the variable, its value and what is allowed."""
+        cache = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        return cls(
+            cache_dir=Path(environ.get("MUSIVA_CACHE_DIR") or Path(cache) / "musiva"),
+            threads=_count(environ, "MUSIVA_THREADS"),
+            log=_choice(environ, "MUSIVA_LOG", LEVELS, "warning"),
+            kernels=cast(Kernels, _choice(environ, "MUSIVA_KERNELS", KERNELS, "auto")),
+        )
+
+
+def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str) -> str:
+    value = environ.get(name) or default
+    if value not in allowed:
+        raise InvalidInput(name, value, ", ".join(allowed))
+    return value
+
+
+def _count(environ: Mapping[str, str], name: str) -> int | None:
+    value = environ.get(name)
+    if not value:
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise InvalidInput(name, value, "a whole number of at least 1")
+    return int(value)

@@ -1,0 +1,125 @@
+"""The host records that everything speaks in: requests, plans, results. No torch here.
+
+A step is a plan: `schedule(state, clock) -> StepPlan` decides on the host, `execute(plan) -> StepResult` touches
+the device, `update(state, plan, result)` changes the record. Tensors are named by the handle of their slot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = [
+    "DecodeItem",
+    "DenoiseItem",
+    "EncodeItem",
+    "Kind",
+    "Outcome",
+    "Path",
+    "Request",
+    "StepPlan",
+    "StepResult",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """How samples go from noise to picture; None is the model's own choice."""
+
+    steps: int
+    sampler: str | None = None
+    spacing: str | None = None
+    shift: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asked for. Picture i of `num_images` uses seed + i.
+
+    size: (width, height) in pixels. guidance: scale of classifier-free guidance; at 1 or below only the
+    conditional branch runs. quality: 1 to 100, 100 is the dense run.
+    """
+
+    id: str
+    prompt: str
+    negative_prompt: str = ""
+    size: tuple[int, int]
+    path: Path
+    seed: int
+    guidance: float
+    num_images: int = 1
+    quality: int = 100
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance > 1.0
+
+
+class Kind(StrEnum):
+    ENCODE = "encode"
+    DENOISE = "denoise"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeItem:
+    """Encode a prompt into slot `text/<prompt>`."""
+
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseItem:
+    """Advance one sample by one model evaluation, all its branches in the same pack.
+
+    grid: latent size as (height, width). prompts: one per branch, the conditional one first.
+    fresh: the sample has no latent yet; it starts from the noise of `seed`.
+    """
+
+    sample: str
+    evaluation: int
+    path: Path
+    seed: int
+    size: tuple[int, int]
+    prompts: tuple[str, ...]
+    guidance: float
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeItem:
+    """Turn the latent of a sample into its picture; the sample's slots are free afterwards."""
+
+    sample: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step: items of one kind that run together, after the slots in `release` are freed.
+
+    release: samples that ended early (cancelled, failed); drop_texts: prompts no one needs any more.
+    """
+
+    number: int
+    kind: Kind
+    items: tuple[EncodeItem, ...] | tuple[DenoiseItem, ...] | tuple[DecodeItem, ...]
+    release: tuple[str, ...] = ()
+    drop_texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item. error: why it failed, or None; the others of the plan are not affected."""
+
+    error: Exception | None = None
+    picture: object | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """outcomes: one per item of the plan, in order. rows: rows of the forward, padding included."""
+
+    number: int
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+    rows: int = 0

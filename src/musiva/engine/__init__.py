@@ -1,0 +1,31 @@
+"""The engine: the step loop, its record, its scheduler and executor, and the front door for callers."""
+
+from __future__ import annotations
+
+from musiva.engine.engine import Engine
+from musiva.engine.executor import InlineExecutor
+from musiva.engine.loop import Executor, Observer, StepLoop
+from musiva.engine.pipeline import Defaults, Pipeline, load_pipeline, shipped_models
+from musiva.engine.predict import Predictor, load_denoiser
+from musiva.engine.runner import PlainRun, forward
+from musiva.engine.scheduler import Scheduler
+from musiva.engine.state import EngineState, Event
+
+__all__ = [
+    "Defaults",
+    "Engine",
+    "EngineState",
+    "Event",
+    "Executor",
+    "InlineExecutor",
+    "Observer",
+    "Pipeline",
+    "PlainRun",
+    "Predictor",
+    "Scheduler",
+    "StepLoop",
+    "forward",
+    "load_denoiser",
+    "load_pipeline",
+    "shipped_models",
+]

@@ -1,0 +1,342 @@
+"""The engine as users hold it: one model, one loop in a thread of its own, any number of callers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from musiva.core.errors import Cancelled, InvalidInput, Overloaded, Unavailable
+from musiva.core.pack import ROW_ALIGN
+from musiva.core.types import Path, Request
+from musiva.engine.executor import InlineExecutor
+from musiva.engine.loop import Observer, StepLoop
+from musiva.engine.pipeline import Pipeline, load_pipeline
+from musiva.engine.scheduler import Scheduler
+from musiva.engine.state import Event
+from musiva.samplers import build_schedule
+
+__all__ = ["Engine"]
+
+log = logging.getLogger(__name__)
+Listener = Callable[[Event], None]
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    request: Request
+    num_evaluations: int
+    rows: int
+    latents: Sequence[Tensor] | None
+    listener: Listener
+
+
+class Engine:
+    """Text to pictures. Thread-safe; pictures of all callers are computed in shared packs.
+
+        with Engine.load("default") as engine:
+            pictures = engine.generate(["a fox"], size=(96, 96), seed=1)
+
+    Closing it cancels whatever still runs; requests end with the event "failed" and `Cancelled`.
+    """
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """max_waiting: most requests at a time, running ones included; one more raises Overloaded."""
+
+        scheduler: Scheduler.Config = Scheduler.Config()
+        max_waiting: int = 512
+
+    def __init__(
+        self, pipeline: Pipeline, config: Config | None = None, *, observe: Observer | None = None
+    ) -> None:
+        self.pipeline = pipeline
+        self.config = config or self.Config()
+        self._loop = StepLoop(InlineExecutor(pipeline), self.config.scheduler.build(), observe)
+        self._wake = threading.Condition()
+        self._inbox: deque[Submission] = deque()
+        self._cancelled: set[str] = set()
+        self._listeners: dict[str, Listener] = {}
+        self._closing = False
+        self._broken: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name="musiva-engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = "default",
+        config: Config | None = None,
+        *,
+        dtype: str = "float32",
+        device: str = "auto",
+    ) -> Engine:
+        """A shipped model by name, or a diffusers directory. Raises UnknownModel, BadCheckpoint, InvalidInput."""
+        return cls(load_pipeline(model, dtype=dtype, device=device), config)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel all requests and end the thread, at the latest when its current step ends. May be repeated."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def request(
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str = "",
+        size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        guidance: float | None = None,
+        num_images: int = 1,
+        quality: int = 100,
+        sampler: str | None = None,
+        spacing: str | None = None,
+        shift: float | None = None,
+        id: str | None = None,
+    ) -> Request:
+        """A checked request; None is the model's default, a seed of None a random one.
+
+        Raises InvalidInput naming the first field that is not allowed, its value and what is.
+        """
+        defaults = self.pipeline.defaults
+        size = defaults.size if size is None else (_whole("size", size[0], 1), _whole("size", size[1], 1))
+        self.pipeline.check_size(size)
+        seed = int.from_bytes(os.urandom(4), "big") if seed is None else _whole("seed", seed, 0, MAX_SEED)
+        guidance = defaults.guidance if guidance is None else _number("guidance", guidance, 0.0, 100.0)
+        path = Path(
+            steps=defaults.steps if steps is None else _whole("steps", steps, 1, 1000),
+            sampler=sampler,
+            spacing=spacing,
+            shift=shift,
+        )
+        self._schedule(path)
+        if _whole("quality", quality, 1, 100) != 100:
+            raise InvalidInput("quality", quality, "100: only the dense run is built so far")
+        request = Request(
+            id=id or uuid.uuid4().hex,
+            prompt=self._checked_prompt("prompt", prompt),
+            negative_prompt=self._checked_prompt("negative_prompt", negative_prompt, empty=True),
+            size=size,
+            path=path,
+            seed=seed,
+            guidance=guidance,
+            num_images=_whole("num_images", num_images, 1, defaults.max_images),
+            quality=quality,
+        )
+        return request
+
+    def submit(self, request: Request, listener: Listener, *, latents: Sequence[Tensor] | None = None) -> None:
+        """Queue a request. `listener` is called in the engine's thread with each of its events; it must be quick
+        and not raise. Raises Overloaded, Unavailable, or InvalidInput for latents that do not fit.
+        """
+        if latents is not None:
+            self._check_latents(request, latents)
+        branch_rows = -(-self.pipeline.num_tokens(request.size) // ROW_ALIGN) * ROW_ALIGN
+        submission = Submission(
+            request,
+            self._schedule(request.path).num_evaluations,
+            branch_rows * (2 if request.guided else 1),
+            latents,
+            listener,
+        )
+        with self._wake:
+            if self._closing or self._broken:
+                raise Unavailable(f"the engine is closed{f': {self._broken}' if self._broken else ''}")
+            if len(self._listeners) >= self.config.max_waiting:
+                raise Overloaded(f"{len(self._listeners)} requests are waiting; at most {self.config.max_waiting}")
+            if request.id in self._listeners:
+                raise InvalidInput("id", request.id, "an id that no waiting request has")
+            self._listeners[request.id] = listener
+            self._inbox.append(submission)
+            self._wake.notify()
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a request when the current step ends; it gets the event "failed" with Cancelled. Unknown ids pass."""
+        with self._wake:
+            if request_id in self._listeners:
+                self._cancelled.add(request_id)
+                self._wake.notify()
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that have not ended."""
+        return len(self._listeners)
+
+    def stream(self, prompt: str, *, latents: Sequence[Tensor] | None = None, **options: object) -> Iterator[Event]:
+        """Events of one request up to "done". Options are those of `request`. Raises what the request failed of;
+        leaving the loop early cancels it.
+        """
+        return self._stream(self.request(prompt, **options), latents)  # type: ignore[arg-type]
+
+    def generate(
+        self, prompts: str | Sequence[str], *, latents: Sequence[Tensor] | None = None, **options: object
+    ) -> list[Image.Image]:
+        """Pictures of all prompts, in order; `num_images` of each. Prompt i uses the same seed as prompt 0.
+
+        latents: [C, H, W] each, one per picture, instead of the noise of the seed. Options are those of `request`.
+        Raises InvalidInput, or what the first failed request failed of; the others are then cancelled.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            return []
+        first = self.request(prompts[0], **options)  # type: ignore[arg-type]
+        requests = [
+            replace(first, id=uuid.uuid4().hex, prompt=self._checked_prompt(f"prompts[{i}]", prompt))
+            for i, prompt in enumerate(prompts)
+        ]
+        count = first.num_images
+        if latents is not None and len(latents) != count * len(requests):
+            raise InvalidInput("latents", len(latents), f"{count * len(requests)}, one per picture")
+        parts = [None if latents is None else latents[i * count : (i + 1) * count] for i in range(len(requests))]
+        streams = [self._stream(request, part) for request, part in zip(requests, parts, strict=True)]
+        pictures: list[Image.Image] = []
+        try:
+            for stream in streams:
+                by_index = {e.index: e.picture for e in stream if e.kind == "picture"}
+                pictures += [Image.fromarray(by_index[i]) for i in range(count)]  # type: ignore[arg-type]
+        finally:
+            for stream in streams:
+                stream.close()
+        return pictures
+
+    def _stream(self, request: Request, latents: Sequence[Tensor] | None) -> _Stream:
+        return _Stream(self, request, latents)
+
+    def _schedule(self, path: Path):  # noqa: ANN202 - a Schedule, of the samplers package
+        return build_schedule(self.pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift)
+
+    def _checked_prompt(self, field: str, prompt: object, *, empty: bool = False) -> str:
+        if not isinstance(prompt, str) or (not empty and not prompt.strip()):
+            raise InvalidInput(field, prompt, "a text that is not empty")
+        try:
+            self.pipeline.text.tokenize(prompt)
+        except InvalidInput as error:
+            raise InvalidInput(field, prompt, error.allowed) from error
+        return prompt
+
+    def _check_latents(self, request: Request, latents: Sequence[Tensor]) -> None:
+        shape = self.pipeline.latent_shape(request.size)
+        for i, latent in enumerate(latents):
+            if tuple(latent.shape) != shape:
+                raise InvalidInput(f"latents[{i}]", tuple(latent.shape), f"a tensor {list(shape)}")
+        if len(latents) != request.num_images:
+            raise InvalidInput("latents", len(latents), f"{request.num_images}, one per picture")
+
+    def _work(self) -> None:
+        """The engine's thread: take what came in, run one step, tell the news."""
+        try:
+            while self._take_in():
+                events = self._loop.step()
+                if events is None:
+                    self._sleep()
+                for event in events or []:
+                    self._tell(event)
+        except Exception as error:
+            log.exception("the engine stopped")
+            self._broken = error
+        with self._wake:
+            self._closing = True
+            left = list(self._listeners)
+        for request_id in left:
+            reason = Unavailable(f"the engine stopped: {self._broken}") if self._broken else Cancelled("closed")
+            self._tell(Event(request_id, "failed", error=reason))
+
+    def _take_in(self) -> bool:
+        """Move submissions and cancellations into the loop; False when the engine is closing."""
+        with self._wake:
+            arrived, cancelled = list(self._inbox), set(self._cancelled)
+            self._inbox.clear()
+            self._cancelled.clear()
+            if self._closing:
+                return False
+        for s in arrived:
+            if s.request.id not in cancelled:
+                self._loop.submit(s.request, num_evaluations=s.num_evaluations, rows=s.rows, latents=s.latents)
+        for request_id in cancelled:
+            self._loop.cancel(request_id)
+            self._tell(Event(request_id, "failed", error=Cancelled(f"request {request_id} was cancelled")))
+        return True
+
+    def _sleep(self) -> None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._inbox or self._cancelled or self._closing)
+
+    def _tell(self, event: Event) -> None:
+        with self._wake:
+            ended = event.kind in ("done", "failed")
+            take = self._listeners.pop if ended else self._listeners.get
+            listener = take(event.request, None)
+        if listener is None:
+            return
+        try:
+            listener(event)
+        except Exception:
+            # A listener is the caller's code; one that fails must not stop the pictures of others.
+            log.exception("request %s: its listener failed on %r", event.request, event.kind)
+
+
+class _Stream:
+    """Iterates over the events of one request, submitted at once; cancels it when left early."""
+
+    def __init__(self, engine: Engine, request: Request, latents: Sequence[Tensor] | None) -> None:
+        self._engine, self._request = engine, request
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._ended = False
+        engine.submit(request, self._events.put, latents=latents)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        if self._ended:
+            raise StopIteration
+        try:
+            event = self._events.get()
+        except BaseException:
+            self.close()
+            raise
+        if event.kind in ("done", "failed"):
+            self._ended = True
+        if event.error is not None:
+            raise event.error
+        return event
+
+    def close(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._engine.cancel(self._request.id)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _whole(field: str, value: object, low: int, high: int | None = None) -> int:
+    allowed = f"a whole number from {low}" + (f" to {high}" if high is not None else "")
+    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+        raise InvalidInput(field, value, allowed)
+    return value
+
+
+def _number(field: str, value: object, low: float, high: float) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidInput(field, value, f"a number from {low:g} to {high:g}")
+    return float(value)

@@ -1,0 +1,164 @@
+"""Executors: the only code that touches devices. This one runs every plan here and now.
+
+L rows of one sample branch, C channels of a token, T rows of a pack.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musiva.core.errors import ExecutionFailed, MusivaError, NonFinite
+from musiva.core.pack import Grid, Pack, patchify, unpatchify
+from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Kind, Outcome, Path, StepPlan, StepResult
+from musiva.engine.pipeline import Pipeline
+from musiva.engine.runner import PlainRun, forward
+from musiva.models import Inputs
+from musiva.samplers import Schedule, build_schedule, guide, initial_scale, step
+
+__all__ = ["InlineExecutor"]
+
+log = logging.getLogger(__name__)
+REMEMBERED_PACKS = 8
+
+
+@dataclass(slots=True)
+class Slot:
+    """What the device keeps of one sample: its latent as tokens and the solver's history, both float32."""
+
+    latent_LC: Tensor
+    grid: Grid
+    memory: tuple[Tensor, ...] = ()
+
+
+class InlineExecutor:
+    """Runs plans in this process on one device. Owns the slots that plans name by sample and prompt.
+
+    execute() never raises for what one item did: its outcome carries the error and the others go on.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.run = PlainRun(pipeline.linears)
+        self._slots: dict[str, Slot] = {}
+        self._texts: dict[str, Tensor] = {}
+        self._packs: OrderedDict[object, Pack] = OrderedDict()
+        self._schedule: Callable[[Path], Schedule] = lru_cache(maxsize=256)(self._build_schedule)
+
+    @property
+    def num_slots(self) -> int:
+        return len(self._slots)
+
+    def put_latent(self, sample: str, latent_CHW: Tensor) -> None:
+        """Give a sample its starting latent, at the noise level of its first evaluation."""
+        tokens_LC, grid = patchify(latent_CHW.to(self.pipeline.device, torch.float32), self.pipeline.denoiser.patch)
+        self._slots[sample] = Slot(tokens_LC, grid)
+
+    def latent(self, sample: str) -> Tensor:
+        """[C, H, W] float32: the latent of a sample as it stands."""
+        slot = self._slots[sample]
+        return unpatchify(slot.latent_LC, slot.grid, self.pipeline.denoiser.patch)
+
+    @torch.inference_mode()
+    def execute(self, plan: StepPlan) -> StepResult:
+        start, rows = time.perf_counter(), 0
+        for sample in plan.release:
+            self._slots.pop(sample, None)
+        for prompt in plan.drop_texts:
+            self._texts.pop(prompt, None)
+        try:
+            if plan.kind is Kind.ENCODE:
+                outcomes = self._encode([i for i in plan.items if isinstance(i, EncodeItem)])
+            elif plan.kind is Kind.DENOISE:
+                outcomes, rows = self._denoise([i for i in plan.items if isinstance(i, DenoiseItem)])
+            else:
+                outcomes = [self._decode(i) for i in plan.items if isinstance(i, DecodeItem)]
+        except Exception as error:
+            # The boundary of a step: all of its requests fail, the engine lives on.
+            log.exception("step %d (%s) failed: %s", plan.number, plan.kind, plan.items)
+            reason = error if isinstance(error, MusivaError) else ExecutionFailed(f"{plan.kind} failed: {error}")
+            outcomes = [Outcome(error=reason) for _ in plan.items]
+        return StepResult(plan.number, tuple(outcomes), time.perf_counter() - start, rows)
+
+    def check_integrity(self, live: Sequence[str]) -> None:
+        """Raise AssertionError if a slot belongs to no live sample."""
+        leaked = set(self._slots) - set(live)
+        assert not leaked, f"slots of samples that ended: {sorted(leaked)}"
+
+    def _encode(self, items: Sequence[EncodeItem]) -> list[Outcome]:
+        encoded = self.pipeline.text.encode([item.prompt for item in items])
+        for item, rows_LD in zip(items, encoded, strict=True):
+            self._texts[item.prompt] = rows_LD
+        return [Outcome() for _ in items]
+
+    def _denoise(self, items: Sequence[DenoiseItem]) -> tuple[list[Outcome], int]:
+        for item in items:
+            if item.fresh and item.evaluation == 0 and item.sample not in self._slots:
+                self._start(item)
+        pack = self._pack(items)
+        prediction_TC = forward(self.pipeline.denoiser, self._inputs(items, pack), pack, self.run)
+        by_branch = iter(pack.split(prediction_TC))
+        updates = []
+        for item in items:
+            prediction_LC, *other = (self.pipeline.clean_channels(next(by_branch)).float() for _ in item.prompts)
+            if other:
+                prediction_LC = guide(prediction_LC, other[0], item.guidance)
+            slot, schedule = self._slots[item.sample], self._schedule(item.path)
+            updates.append(step(schedule, item.evaluation, slot.latent_LC, prediction_LC, slot.memory))
+        # One transfer tells of all samples whether they are still numbers.
+        finite = torch.stack([latent_LC.isfinite().all() for latent_LC, _ in updates]).tolist()
+        outcomes = []
+        for item, (latent_LC, memory), ok in zip(items, updates, finite, strict=True):
+            slot = self._slots[item.sample]
+            slot.latent_LC, slot.memory = latent_LC, memory
+            message = f"evaluation {item.evaluation + 1}: the prediction is not finite"
+            outcomes.append(Outcome() if ok else Outcome(error=NonFinite(message)))
+        return outcomes, pack.image.num_rows
+
+    def _start(self, item: DenoiseItem) -> None:
+        """The noise of a seed is drawn on the host, so that it is the same on every device."""
+        shape = self.pipeline.latent_shape(item.size)
+        noise_CHW = torch.randn(shape, generator=torch.Generator().manual_seed(item.seed))
+        self.put_latent(item.sample, noise_CHW * initial_scale(self._schedule(item.path)))
+
+    def _pack(self, items: Sequence[DenoiseItem]) -> Pack:
+        grids, prompts = zip(*((self._slots[i.sample].grid, p) for i in items for p in i.prompts), strict=True)
+        if (grids, prompts) not in self._packs:
+            lengths = [self._texts[p].shape[0] for p in prompts]
+            self._packs[grids, prompts] = Pack.build(grids, lengths, prompts, self.pipeline.device)
+            if len(self._packs) > REMEMBERED_PACKS:
+                self._packs.popitem(last=False)
+        self._packs.move_to_end((grids, prompts))
+        return self._packs[grids, prompts]
+
+    def _inputs(self, items: Sequence[DenoiseItem], pack: Pack) -> Inputs:
+        owners = [item for item in items for _ in item.prompts]
+        times = [self._schedule(item.path).timesteps[item.evaluation] for item in owners]
+        times += [0.0] * (pack.num_mod_rows - len(times))
+        return Inputs(
+            latent_TC=pack.gather([self._slots[item.sample].latent_LC for item in owners]),
+            timestep_M=torch.tensor(times, device=self.pipeline.device),
+            text_TD=pack.gather([self._texts[p] for item in items for p in item.prompts], "text"),
+            extra=self.pipeline.size_conditions([item.size for item in owners], pack.num_mod_rows),
+        )
+
+    def _decode(self, item: DecodeItem) -> Outcome:
+        pixels_CHW = self.pipeline.decode(self.latent(item.sample))
+        del self._slots[item.sample]
+        if not bool(pixels_CHW.isfinite().all()):
+            return Outcome(error=NonFinite("the decoded picture is not finite"))
+        levels_HWC = ((pixels_CHW.float() / 2 + 0.5).clamp(0, 1) * 255).round().permute(1, 2, 0)
+        return Outcome(picture=np.ascontiguousarray(levels_HWC.to(torch.uint8).cpu().numpy()))
+
+    def _build_schedule(self, path: Path) -> Schedule:
+        return build_schedule(
+            self.pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
+        )

@@ -1,0 +1,72 @@
+"""The runner owns the loop over a denoiser's segments; the plain run calls straight through.
+
+T rows, M modulation rows, D width, C channels of a token.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from musiva.core.pack import Pack
+from musiva.core.run import QKV, Over, Run, Streams
+from musiva.models.base import Denoiser, Inputs
+from musiva.ops.attention import attend
+from musiva.ops.linear import Linears
+
+__all__ = ["PlainRun", "forward"]
+
+X = TypeVar("X", Tensor, Streams)
+V = TypeVar("V")
+# Packs that take turns when not all samples fit into one; each keeps its shared values for that long.
+REMEMBERED_KEYS = 4
+
+
+def forward(model: Denoiser, inputs: Inputs, pack: Pack, run: Run) -> Tensor:
+    """One evaluation of the model on a pack: the prediction, [T, out_channels * patch volume]."""
+    streams = model.embed(inputs, pack, run)
+    for _, segment in model.segments:
+        streams = segment(streams, pack, run)
+    return model.head(streams, pack, run)
+
+
+class PlainRun:
+    """Every row, every site, on one device. Without `linears`, layers run as they are: the run for training."""
+
+    def __init__(self, linears: Linears | None = None) -> None:
+        self._linears = linears or Linears("plain")
+        self._shared: dict[str, OrderedDict[Hashable, object]] = {}
+
+    def branch(self, site: str, fn: Callable[[X, Pack], X], x: X, pack: Pack) -> X:
+        return fn(x, pack)
+
+    def attend(self, site: str, qkv: Mapping[str, QKV], pack: Pack, over: Over = "sample") -> Streams:
+        return attend(qkv, pack, over)
+
+    def halo(self, site: str, x: Tensor, pack: Pack, width: int) -> Tensor:
+        return torch.cat([x, x.new_zeros(1, x.shape[-1])])[pack.image.neighbours(width)]
+
+    def reduce(self, site: str, stats: Tensor, pack: Pack, over: Over = "sample") -> Tensor:
+        if over != "sample":
+            raise ValueError(f"over {over!r}: sums are over samples")
+        totals = [rows.sum(0) for rows in pack.split(stats)]
+        totals += [torch.zeros_like(totals[0])] * (pack.num_mod_rows - len(totals))
+        return torch.stack(totals)
+
+    def linear(self, site: str, layer: nn.Linear, x: Tensor, pack: Pack, activation: str | None = None) -> Tensor:
+        return self._linears(layer, x, activation)
+
+    def once(self, site: str, fn: Callable[[], V], key: Hashable) -> V:
+        if torch.is_grad_enabled():
+            return fn()
+        kept = self._shared.setdefault(site, OrderedDict())
+        if key not in kept:
+            kept[key] = fn()
+            if len(kept) > REMEMBERED_KEYS:
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key]  # pyright: ignore[reportReturnType]

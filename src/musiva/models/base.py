@@ -1,0 +1,75 @@
+"""What every denoiser is, and what every family offers.
+
+A denoiser is single-device and knows no policy: `embed`, `segments` and `head` over a pack, with a `Run`
+(`musiva.core.run`) for whatever mixes tokens. The same code serves and trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from musiva.core.pack import Pack
+from musiva.core.run import Run, Streams
+
+__all__ = ["Denoiser", "Inputs", "SegmentFn", "Site"]
+
+Site = str
+SegmentFn = Callable[[Streams, Pack, Run], Streams]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a pack is denoised from.
+
+    latent_TC: patchified latents, one token per row, channels ordered (C, patch frames, height, width).
+    timestep_M: what the model was trained to read as time, one per modulation row.
+    text_TD: rows of the text encoder, or None. extra: further conditions, one row [M, ...] each.
+    """
+
+    latent_TC: Tensor
+    timestep_M: Tensor
+    text_TD: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Denoiser(nn.Module):
+    """Base of all families.
+
+    patch: tokens are blocks of (frames, height, width) latent positions. in_channels, out_channels: of the
+    latent. text_width: width of the text rows, or None. extra: names of the further conditions it needs.
+    """
+
+    patch: tuple[int, int, int]
+    in_channels: int
+    out_channels: int
+    text_width: int | None = None
+    extra: tuple[str, ...] = ()
+
+    def embed(self, inputs: Inputs, pack: Pack, run: Run) -> Streams:
+        """Inputs to streams, [T, D] each."""
+        raise NotImplementedError
+
+    @property
+    def segments(self) -> Sequence[tuple[Site, SegmentFn]]:
+        """The blocks in order, each from streams to streams; the runner owns the loop over them."""
+        raise NotImplementedError
+
+    def head(self, streams: Streams, pack: Pack, run: Run) -> Tensor:
+        """Streams to the prediction, [T, out_channels * patch volume], channels ordered as in the inputs."""
+        raise NotImplementedError
+
+
+class Family(Protocol):
+    """One architecture: a module of this shape in `musiva.models`, found by its diffusers class name."""
+
+    def from_config(self, config: Mapping[str, object]) -> Denoiser:
+        """Raises BadCheckpoint for a config key or value that the family does not support."""
+        ...
+
+    def from_diffusers(self, denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Diffusers' state dict to the denoiser's. Raises BadCheckpoint for missing or mis-shaped tensors."""
+        ...

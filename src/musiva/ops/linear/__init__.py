@@ -1,0 +1,9 @@
+"""Linear layers over packs, with weights laid out for this machine; README.md says why."""
+
+from __future__ import annotations
+
+from musiva.ops.linear.kernel import Kernel, choose_kernel, fingerprint
+from musiva.ops.linear.prepacked import Linears
+from musiva.ops.linear.reference import linear_reference
+
+__all__ = ["Kernel", "Linears", "choose_kernel", "fingerprint", "linear_reference"]
