@@ -311,8 +311,8 @@ def patchify(latent: Tensor, patch: Grid) -> tuple[Tensor, Grid]:
     x = latent if latent.ndim == 4 else latent.unsqueeze(1)
     grid = tuple(n // p for n, p in zip(x.shape[1:], patch, strict=True))
     (f, h, w), (pf, ph, pw) = grid, patch
-    x = x[:, : f * pf, : h * ph, : w * pw].reshape(-1, f, pf, h, ph, w, pw)
-    return x.permute(1, 3, 5, 0, 2, 4, 6).reshape(f * h * w, -1), (f, h, w)
+    x = x[:, : f * pf, : h * ph, : w * pw].reshape(x.shape[0], f, pf, h, ph, w, pw)
+    return x.permute(1, 3, 5, 0, 2, 4, 6).flatten(3).flatten(0, 2), (f, h, w)
 
 
 def unpatchify(tokens_LC: Tensor, grid: Grid, patch: Grid, ndim: int = 3) -> Tensor:

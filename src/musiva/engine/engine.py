@@ -23,7 +23,7 @@ from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.state import Event
-from musiva.samplers import build_schedule
+from musiva.samplers import Schedule, build_schedule
 
 __all__ = ["Engine"]
 
@@ -90,12 +90,20 @@ class Engine:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Cancel all requests and end the thread, at the latest when its current step ends. May be repeated."""
+    def close(self, timeout: float | None = None) -> None:
+        """Cancel all requests and end the thread when its current step ends. May be repeated.
+
+        timeout: seconds after which to return all the same; the thread then ends by itself.
+        """
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        self._thread.join(timeout)
+
+    def check(self) -> None:
+        """Raise Unavailable if the engine was closed, or stopped by an error."""
+        if self._closing or self._broken:
+            raise Unavailable(f"the engine is closed{f': {self._broken}' if self._broken else ''}")
 
     def request(
         self,
@@ -131,7 +139,7 @@ class Engine:
         self._schedule(path)
         if _whole("quality", quality, 1, 100) != 100:
             raise InvalidInput("quality", quality, "100: only the dense run is built so far")
-        request = Request(
+        return Request(
             id=id or uuid.uuid4().hex,
             prompt=self._checked_prompt("prompt", prompt),
             negative_prompt=self._checked_prompt("negative_prompt", negative_prompt, empty=True),
@@ -142,7 +150,15 @@ class Engine:
             num_images=_whole("num_images", num_images, 1, defaults.max_images),
             quality=quality,
         )
-        return request
+
+    def num_evaluations(self, request: Request) -> int:
+        """Model evaluations that each picture of a request takes."""
+        return self._schedule(request.path).num_evaluations
+
+    def rows_of(self, request: Request) -> int:
+        """Packed rows of all branches of one picture of a request."""
+        branch_rows = -(-self.pipeline.num_tokens(request.size) // ROW_ALIGN) * ROW_ALIGN
+        return branch_rows * (2 if request.guided else 1)
 
     def submit(self, request: Request, listener: Listener, *, latents: Sequence[Tensor] | None = None) -> None:
         """Queue a request. `listener` is called in the engine's thread with each of its events; it must be quick
@@ -150,17 +166,10 @@ class Engine:
         """
         if latents is not None:
             self._check_latents(request, latents)
-        branch_rows = -(-self.pipeline.num_tokens(request.size) // ROW_ALIGN) * ROW_ALIGN
-        submission = Submission(
-            request,
-            self._schedule(request.path).num_evaluations,
-            branch_rows * (2 if request.guided else 1),
-            latents,
-            listener,
-        )
+        num_evaluations, rows = self.num_evaluations(request), self.rows_of(request)
+        submission = Submission(request, num_evaluations, rows, latents, listener)
         with self._wake:
-            if self._closing or self._broken:
-                raise Unavailable(f"the engine is closed{f': {self._broken}' if self._broken else ''}")
+            self.check()
             if len(self._listeners) >= self.config.max_waiting:
                 raise Overloaded(f"{len(self._listeners)} requests are waiting; at most {self.config.max_waiting}")
             if request.id in self._listeners:
@@ -181,11 +190,11 @@ class Engine:
         """Requests that have not ended."""
         return len(self._listeners)
 
-    def stream(self, prompt: str, *, latents: Sequence[Tensor] | None = None, **options: object) -> Iterator[Event]:
+    def stream(self, prompt: str, *, latents: Sequence[Tensor] | None = None, **options: object) -> Stream:
         """Events of one request up to "done". Options are those of `request`. Raises what the request failed of;
         leaving the loop early cancels it.
         """
-        return self._stream(self.request(prompt, **options), latents)  # type: ignore[arg-type]
+        return Stream(self, self.request(prompt, **options), latents)  # type: ignore[arg-type]
 
     def generate(
         self, prompts: str | Sequence[str], *, latents: Sequence[Tensor] | None = None, **options: object
@@ -207,7 +216,7 @@ class Engine:
         if latents is not None and len(latents) != count * len(requests):
             raise InvalidInput("latents", len(latents), f"{count * len(requests)}, one per picture")
         parts = [None if latents is None else latents[i * count : (i + 1) * count] for i in range(len(requests))]
-        streams = [self._stream(request, part) for request, part in zip(requests, parts, strict=True)]
+        streams = [Stream(self, request, part) for request, part in zip(requests, parts, strict=True)]
         pictures: list[Image.Image] = []
         try:
             for stream in streams:
@@ -218,10 +227,7 @@ class Engine:
                 stream.close()
         return pictures
 
-    def _stream(self, request: Request, latents: Sequence[Tensor] | None) -> _Stream:
-        return _Stream(self, request, latents)
-
-    def _schedule(self, path: Path):  # noqa: ANN202 - a Schedule, of the samplers package
+    def _schedule(self, path: Path) -> Schedule:
         return build_schedule(self.pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift)
 
     def _checked_prompt(self, field: str, prompt: object, *, empty: bool = False) -> str:
@@ -294,8 +300,8 @@ class Engine:
             log.exception("request %s: its listener failed on %r", event.request, event.kind)
 
 
-class _Stream:
-    """Iterates over the events of one request, submitted at once; cancels it when left early."""
+class Stream:
+    """The events of one request, which is submitted at once; `close` it to leave early, which cancels it."""
 
     def __init__(self, engine: Engine, request: Request, latents: Sequence[Tensor] | None) -> None:
         self._engine, self._request = engine, request

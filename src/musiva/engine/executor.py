@@ -75,7 +75,9 @@ class InlineExecutor:
         for prompt in plan.drop_texts:
             self._texts.pop(prompt, None)
         try:
-            if plan.kind is Kind.ENCODE:
+            if not plan.items:
+                outcomes = []  # a plan that only frees slots
+            elif plan.kind is Kind.ENCODE:
                 outcomes = self._encode([i for i in plan.items if isinstance(i, EncodeItem)])
             elif plan.kind is Kind.DENOISE:
                 outcomes, rows = self._denoise([i for i in plan.items if isinstance(i, DenoiseItem)])

@@ -15,7 +15,7 @@ from torch import Tensor
 from musiva.core.errors import BadCheckpoint, InvalidInput, UnknownModel
 from musiva.engine.predict import read_denoiser
 from musiva.models import Denoiser, load_weights, read_config
-from musiva.models.text import T5Encoder, TextEncoder, Tokenizer
+from musiva.models.text import TextEncoder
 from musiva.models.vae import AutoencoderKL
 from musiva.ops.linear import Linears, choose_kernel
 from musiva.samplers import NoiseModel
@@ -130,11 +130,11 @@ def load_pipeline(
     denoiser = read_denoiser(directory / "transformer", DTYPES[dtype]).to(where)
     vae = AutoencoderKL.from_config(read_config(directory / "vae"))
     load_weights(vae, directory / "vae")
-    t5 = T5Encoder.from_config(read_config(directory / "text_encoder"))
-    load_weights(t5, directory / "text_encoder")
-    if t5.config.d_model != denoiser.text_width:
+    text = TextEncoder.load(directory, dtype=DTYPES[dtype], max_length=PIPELINES[kind])
+    text.model.to(where).requires_grad_(False)
+    if text.width != denoiser.text_width:
         raise BadCheckpoint(
-            f"{directory}: text encoder of width {t5.config.d_model}, denoiser for text of {denoiser.text_width}"
+            f"{directory}: text encoder of width {text.width}, denoiser for {denoiser.text_width}"
         )
     kernel = choose_kernel(DTYPES[dtype]) if where.type == "cpu" else "plain"
     unit = vae.downscale * denoiser.patch[1]
@@ -142,11 +142,7 @@ def load_pipeline(
     return Pipeline(
         name=directory.resolve().name,
         denoiser=denoiser,
-        text=TextEncoder(
-            Tokenizer.load(directory / "tokenizer"),
-            t5.to(where, DTYPES[dtype]).eval().requires_grad_(False),
-            max_length=PIPELINES[kind],
-        ),
+        text=text,
         vae=vae.to(where, torch.float32).eval().requires_grad_(False),
         noise=NoiseModel.from_config(read_config(directory / "scheduler", "scheduler_config.json")),
         defaults=Defaults.read(directory, native, unit),

@@ -210,8 +210,8 @@ class T5Encoder(nn.Module):
 
         `ids`: one integer tensor `[L]` a prompt, L >= 1, each below `vocab_size`, on any device.
         Returns one `[L, D]` a prompt, in the same order, on the device of the weights. What a
-        prompt gives does not depend on the others (on a CPU to the byte) nor on their order.
-        Differentiable. All linear layers run through `linear`.
+        prompt gives does not depend on the others nor on their order: on a CPU to the byte where no
+        gradient is recorded, else up to rounding. All linear layers run through `linear`.
         """
         if not ids:
             return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,13 @@ from musiva.core.errors import BadCheckpoint, InvalidInput
 from musiva.models.text.unigram import (
     EOS,
     PAD,
+    SPECIAL,
     UNKNOWN,
     Vocabulary,
     read_spiece,
     t5_backend,
-    t5_words,
 )
+from musiva.models.text.unigram_train import fit_unigram
 from musiva.models.weights import read_config
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def normalise(text: str) -> str:
 class Tokenizer:
     """Text to ids below `vocab_size`, ending with `eos_id`; at most `max_length` with it."""
 
-    backend: Backend
+    backend: Backend = field(repr=False)
     max_length: int
     vocab_size: int
     eos_id: int
@@ -100,39 +101,24 @@ class Tokenizer:
 def train_tokenizer(
     captions: Iterable[str], vocab_size: int, directory: Path, max_length: int
 ) -> Tokenizer:
-    """Train a Unigram vocabulary and write it as a diffusers `tokenizer/` folder.
+    """Fit a vocabulary (`unigram_train`) and write it as a diffusers `tokenizer/` folder.
 
     Captions are normalised first (see `normalise`), as prompts are. Ids 0, 1, 2 are pad, eos and
     unknown. `vocab_size` is an upper bound: a small corpus yields fewer pieces, so size the
     embedding by the `vocab_size` of what is returned. `max_length` counts tokens with the eos.
     The files hold no lower-casing rule of their own, since transformers rebuilds a T5 tokenizer
-    from the vocabulary alone and would drop it. Two trainings on the same captions differ in the
-    last digits of scores, so a run trains once and keeps the folder.
+    from the vocabulary alone and would drop it. The same captions give the same files.
 
-    The algorithm is that of Kudo, "Subword Regularization" (2018), in the `tokenizers` library.
     Raises `InvalidInput` for a size or length out of range and for captions without text.
     """
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models, trainers
-
     if vocab_size < 8:
         raise InvalidInput("vocab_size", vocab_size, "8 or more")
     if max_length < 1:
         raise InvalidInput("max_length", max_length, "1 or more")
-    texts = [text for text in map(normalise, captions) if text]
-    if not texts:
+    pieces = fit_unigram(map(normalise, captions), vocab_size - len(SPECIAL))
+    if not pieces:
         raise InvalidInput("captions", [], "at least one caption with text")
-    learner = Backend(models.Unigram())
-    learner.pre_tokenizer = t5_words()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, EOS, UNKNOWN],
-        unk_token=UNKNOWN,
-        show_progress=False,
-    )
-    learner.train_from_iterator(texts, trainer)
-    pieces = json.loads(learner.to_str())["model"]["vocab"]
-    trained = t5_backend(Vocabulary(tuple((text, score) for text, score in pieces)))
+    trained = t5_backend(Vocabulary((*((token, 0.0) for token in SPECIAL), *pieces)))
 
     special = {"eos_token": EOS, "pad_token": PAD, "unk_token": UNKNOWN}
     config = {

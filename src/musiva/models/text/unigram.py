@@ -18,9 +18,8 @@ from musiva.core.errors import BadCheckpoint
 if TYPE_CHECKING:
     from tokenizers import AddedToken
     from tokenizers import Tokenizer as Backend
-    from tokenizers.pre_tokenizers import PreTokenizer
 
-__all__ = ["EOS", "PAD", "UNKNOWN", "Vocabulary", "read_spiece", "t5_backend", "t5_words"]
+__all__ = ["EOS", "PAD", "SPECIAL", "UNKNOWN", "Vocabulary", "read_spiece", "t5_backend"]
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 SPECIAL = (PAD, EOS, UNKNOWN)
@@ -40,20 +39,12 @@ class Vocabulary:
     charsmap: bytes = b""
 
 
-def t5_words() -> PreTokenizer:
-    """Splits at white space and puts "▁" before every word."""
-    from tokenizers import pre_tokenizers
-
-    metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
-    return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
-
-
 def t5_backend(vocabulary: Vocabulary, added: Sequence[AddedToken] = ()) -> Backend:
     """The tokenizer of a vocabulary whose first three pieces are pad, eos and unknown.
 
     `added` are further tokens taken whole out of a text, or other rules for those three.
     """
-    from tokenizers import AddedToken, decoders, models, normalizers, processors
+    from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Backend
 
     unigram = models.Unigram(
@@ -62,7 +53,8 @@ def t5_backend(vocabulary: Vocabulary, added: Sequence[AddedToken] = ()) -> Back
     backend = Backend(unigram)
     if vocabulary.charsmap:
         backend.normalizer = normalizers.Precompiled(vocabulary.charsmap)
-    backend.pre_tokenizer = t5_words()
+    metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always", split=True)
     backend.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}",

@@ -1,8 +1,10 @@
-"""The convolutional autoencoder of latent diffusion (Rombach et al., 2022), as diffusers' `AutoencoderKL`.
+"""The convolutional autoencoder of latent diffusion (Rombach et al., 2022), as diffusers'
+`AutoencoderKL`.
 
-Parameter names and shapes are those of diffusers, so its state dicts load one to one. Shapes: B pictures,
-C channels, H x W positions; N = H * W. A picture of H x W pixels has latents of H/f x W/f, with
-f = 2 ** (number of blocks - 1); sizes that f does not divide round down, as they do in diffusers.
+Parameter names and shapes are those of diffusers, so its state dicts load one to one. Shapes: B
+pictures, C channels, H x W positions; N = H * W. A picture of H x W pixels has latents of H/f x
+W/f, with f = 2 ** (number of blocks - 1); sizes that f does not divide round down, as they do in
+diffusers.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -65,16 +66,29 @@ class AutoencoderKLConfig:
 
     def check(self) -> None:
         """Raise BadCheckpoint unless every value is one that the model below implements."""
-        for key in ("in_channels", "out_channels", "latent_channels", "norm_num_groups", "layers_per_block"):
+        for key in (
+            "in_channels",
+            "out_channels",
+            "latent_channels",
+            "norm_num_groups",
+            "layers_per_block",
+        ):
             value = getattr(self, key)
             if type(value) is not int or value < 1:
                 raise _unsupported(key, value, "a whole number of at least 1")
         widths = self.block_out_channels
-        if not isinstance(widths, tuple) or not widths or any(type(w) is not int or w < 1 for w in widths):
+        if (
+            not isinstance(widths, tuple)
+            or not widths
+            or any(type(w) is not int or w < 1 for w in widths)
+        ):
             raise _unsupported("block_out_channels", widths, "a list of at least one whole number")
         if any(width % self.norm_num_groups for width in widths):
             raise _unsupported("block_out_channels", widths, f"multiples of {self.norm_num_groups}")
-        for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+        for key, kind in (
+            ("down_block_types", "DownEncoderBlock2D"),
+            ("up_block_types", "UpDecoderBlock2D"),
+        ):
             if getattr(self, key) != (kind,) * len(widths):
                 raise _unsupported(key, getattr(self, key), f"{len(widths)} times {kind}")
         if self.act_fn not in ("silu", "swish"):
@@ -89,7 +103,9 @@ class AutoencoderKLConfig:
             raise _unsupported("shift_factor", shift, "null or a number")
         for key in ("latents_mean", "latents_std"):
             if getattr(self, key) is not None:
-                raise _unsupported(key, getattr(self, key), "null (use scaling_factor and shift_factor)")
+                raise _unsupported(
+                    key, getattr(self, key), "null (use scaling_factor and shift_factor)"
+                )
 
 
 class AutoencoderKL(nn.Module):
@@ -116,7 +132,9 @@ class AutoencoderKL(nn.Module):
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     def encode(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels in -1..1 to (mean, log variance), both `[B, latent_channels, H/f, W/f]`, not yet scaled."""
+        """Pixels in -1..1 to (mean, log variance), both `[B, latent_channels, H/f, W/f]`, not yet
+        scaled.
+        """
         moments_BCHW = self.encoder(pixels_BCHW)
         if self.quant_conv is not None:
             moments_BCHW = self.quant_conv(moments_BCHW)
@@ -149,11 +167,10 @@ class Encoder(nn.Module):
         self.down_blocks = nn.ModuleList()
         previous = widths[0]
         for index, width in enumerate(widths):
-            block = nn.Module()
-            block.resnets = _resnets(previous, width, config.layers_per_block, groups)
-            if index < len(widths) - 1:
-                block.downsamplers = nn.ModuleList([Downsample(width)])
-            self.down_blocks.append(block)
+            last = index == len(widths) - 1
+            self.down_blocks.append(
+                DownBlock(previous, width, config.layers_per_block, groups, last)
+            )
             previous = width
         self.mid_block = MidBlock(previous, groups, config.mid_block_add_attention)
         self.conv_norm_out = nn.GroupNorm(groups, previous, eps=EPS)
@@ -162,10 +179,7 @@ class Encoder(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.conv_in(x_BCHW)
         for block in self.down_blocks:
-            for resnet in block.resnets:
-                x_BCHW = resnet(x_BCHW)
-            for downsample in getattr(block, "downsamplers", ()):
-                x_BCHW = downsample(x_BCHW)
+            x_BCHW = block(x_BCHW)
         x_BCHW = self.mid_block(x_BCHW)
         return self.conv_out(F.silu(self.conv_norm_out(x_BCHW)))
 
@@ -179,11 +193,10 @@ class Decoder(nn.Module):
         self.up_blocks = nn.ModuleList()
         previous = widths[0]
         for index, width in enumerate(widths):
-            block = nn.Module()
-            block.resnets = _resnets(previous, width, config.layers_per_block + 1, groups)
-            if index < len(widths) - 1:
-                block.upsamplers = nn.ModuleList([Upsample(width)])
-            self.up_blocks.append(block)
+            last = index == len(widths) - 1
+            self.up_blocks.append(
+                UpBlock(previous, width, config.layers_per_block + 1, groups, last)
+            )
             previous = width
         self.conv_norm_out = nn.GroupNorm(groups, previous, eps=EPS)
         self.conv_out = nn.Conv2d(previous, config.out_channels, 3, padding=1)
@@ -191,11 +204,36 @@ class Decoder(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = self.mid_block(self.conv_in(x_BCHW))
         for block in self.up_blocks:
-            for resnet in block.resnets:
-                x_BCHW = resnet(x_BCHW)
-            for upsample in getattr(block, "upsamplers", ()):
-                x_BCHW = upsample(x_BCHW)
+            x_BCHW = block(x_BCHW)
         return self.conv_out(F.silu(self.conv_norm_out(x_BCHW)))
+
+
+class DownBlock(nn.Module):
+    """Resnets, then half the positions along both sides unless it is the last block."""
+
+    def __init__(self, width_in: int, width_out: int, count: int, groups: int, last: bool) -> None:
+        super().__init__()
+        self.resnets = _resnets(width_in, width_out, count, groups)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(width_out)])
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        for layer in (*self.resnets, *self.downsamplers):
+            x_BCHW = layer(x_BCHW)
+        return x_BCHW
+
+
+class UpBlock(nn.Module):
+    """Resnets, then twice the positions along both sides unless it is the last block."""
+
+    def __init__(self, width_in: int, width_out: int, count: int, groups: int, last: bool) -> None:
+        super().__init__()
+        self.resnets = _resnets(width_in, width_out, count, groups)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(width_out)])
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        for layer in (*self.resnets, *self.upsamplers):
+            x_BCHW = layer(x_BCHW)
+        return x_BCHW
 
 
 class MidBlock(nn.Module):

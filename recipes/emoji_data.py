@@ -1,0 +1,139 @@
+"""Pictures and captions of the emoji recipes: pinned npm packages, fetched once, checked, unpacked.
+
+Pictures: Microsoft Fluent Emoji 3D (MIT licence), 256 x 256 WebP with alpha, named by code points.
+Labels and tags: emojibase-data (MIT licence), English.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from musiva.core.errors import Unavailable
+
+__all__ = ["LABELS", "PICTURES", "Emoji", "Package", "fetch", "load_emoji", "render"]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """An npm package at one version; `integrity` is npm's own SHA-512 of the archive."""
+
+    name: str
+    version: str
+    archive: str
+    integrity: str
+
+
+PICTURES = Package(
+    name="@lobehub/fluent-emoji-3d",
+    version="1.1.0",
+    archive="lobehub-fluent-emoji-3d-1.1.0.tgz",
+    integrity="sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
+)
+LABELS = Package(
+    name="emojibase-data",
+    version="17.0.0",
+    archive="emojibase-data-17.0.0.tgz",
+    integrity="sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
+)
+
+FLAG_GROUP = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Emoji:
+    """One picture and what is known about it. `tone` is 0 for the base form; `webp` are the file's
+    bytes.
+    """
+
+    name: str
+    label: str
+    tags: tuple[str, ...]
+    tone: int
+    is_flag: bool
+    webp: bytes
+
+
+def fetch(package: Package, directory: Path) -> Path:
+    """The package's archive below `directory`, downloaded with `npm pack` unless it is there.
+
+    Raises Unavailable when npm is missing, fails, or delivers other bytes than the pinned ones.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    archive = directory / package.archive
+    if not archive.exists():
+        if shutil.which("npm") is None:
+            raise Unavailable("npm is needed to fetch the emoji pictures: install Node.js, or put "
+                              f"{package.archive} into {directory}")  # fmt: skip
+        command = ["npm", "pack", f"{package.name}@{package.version}", "--silent"]
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not archive.exists():
+            raise Unavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+    digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    if f"sha512-{digest}" != package.integrity:
+        raise Unavailable(
+            f"{archive} is not {package.name}@{package.version}: remove it and try again"
+        )
+    return archive
+
+
+def load_emoji(directory: Path) -> list[Emoji]:
+    """All pictures that have a label, in the order of their file names."""
+    labels = _labels(
+        json.loads(_members(fetch(LABELS, directory), "package/en/data.json")["data.json"])
+    )
+    pictures = _members(fetch(PICTURES, directory), "package/assets/")
+    found = []
+    for file, webp in sorted(pictures.items()):
+        name = file.removesuffix(".webp")
+        entry = labels.get(_key(name))
+        if entry is not None:
+            label, tags, tone, group = entry
+            found.append(Emoji(name, label, tags, tone, group == FLAG_GROUP, webp))
+    return found
+
+
+def render(emoji: Sequence[Emoji], pixels: int) -> np.ndarray:
+    """RGBA pictures `[N, pixels, pixels, 4]` uint8, scaled down (Lanczos, premultiplied alpha)."""
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(lambda one: _render_one(one.webp, pixels), emoji)))
+
+
+def _render_one(webp: bytes, pixels: int) -> np.ndarray:
+    with Image.open(io.BytesIO(webp)) as picture:
+        small = picture.convert("RGBA").resize((pixels, pixels), Image.Resampling.LANCZOS)
+        return np.asarray(small)
+
+
+def _labels(entries: list[dict]) -> dict[str, tuple[str, tuple[str, ...], int, int]]:
+    labels = {}
+    for entry in entries:
+        tags, group = tuple(entry.get("tags", ())), entry.get("group", -1)
+        labels[_key(entry["hexcode"])] = (entry["label"], tags, 0, group)
+        for skin in entry.get("skins", ()):
+            tone = skin["tone"] if isinstance(skin["tone"], int) else skin["tone"][0]
+            labels[_key(skin["hexcode"])] = (skin["label"], tags, tone, group)
+    return labels
+
+
+def _key(code_points: str) -> str:
+    # The two packages disagree on where the invisible "show as a picture" mark is written.
+    return "-".join(part for part in code_points.lower().split("-") if part != "fe0f")
+
+
+def _members(archive: Path, prefix: str) -> dict[str, bytes]:
+    with tarfile.open(archive) as tar:
+        files = [m for m in tar.getmembers() if m.isfile() and m.name.startswith(prefix)]
+        return {Path(m.name).name: tar.extractfile(m).read() for m in files}  # type: ignore[union-attr]

@@ -1,0 +1,232 @@
+"""Stage 2: the PixArt denoiser and its text encoder, trained together on packs of latents of many
+sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emoji_captions import caption
+from emoji_data import Emoji, load_emoji
+from emoji_latents import Latents, Size, grounds_of, load_latents
+from emoji_text import MAX_TOKENS, load_tokenizer
+from emoji_vae import load_vae
+from musiva.core.pack import Pack
+from musiva.engine.runner import forward
+from musiva.models import pixart
+from musiva.models.base import Inputs
+from musiva.models.text.t5 import T5Encoder
+from musiva.train import Cursor, Draw, Loss, Objective, Order, Part, TrainRun, fill_pack, keyed_rng
+
+__all__ = ["TEXT_CONFIG", "TRANSFORMER_CONFIG", "DenoiserTask", "Phase"]
+
+TRANSFORMER_CONFIG = {
+    "_class_name": "PixArtTransformer2DModel",
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "attention_head_dim": 32,
+    "attention_type": "default",
+    "caption_channels": 160,
+    "cross_attention_dim": 224,
+    "dropout": 0.0,
+    "in_channels": 8,
+    "interpolation_scale": None,
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-6,
+    "norm_num_groups": 32,
+    "norm_type": "ada_norm_single",
+    "num_attention_heads": 7,
+    "num_embeds_ada_norm": 1000,
+    "num_layers": 6,
+    "out_channels": 8,
+    "patch_size": 1,
+    "sample_size": 16,
+    "upcast_attention": False,
+    "use_additional_conditions": False,
+}
+TEXT_CONFIG = {
+    "d_model": 160,
+    "d_kv": 32,
+    "d_ff": 320,
+    "num_layers": 2,
+    "num_heads": 5,
+    "feed_forward_proj": "gated-gelu",
+    "dropout_rate": 0.0,
+}
+EMPTY_SHARE = 0.1
+DOWNSCALE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """From step `start` on, pictures come in these sizes with these shares."""
+
+    start: int
+    shares: Mapping[Size, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One visit to an emoji, settled: its caption's tokens, size, time and the latents to mix."""
+
+    ids: Sequence[int]
+    grid: tuple[int, int, int]
+    time: float
+    clean_LC: np.ndarray
+    noise_LC: np.ndarray
+
+
+class DenoiserTask:
+    """Flow matching on the latents of emoji, with captions said in many ways."""
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        seed: int
+        data: Path
+        vae: Path
+        work: Path
+        phases: Sequence[Phase]
+        row_budget: int = 2048
+        packs_per_step: int = 2
+        objective: Objective.Config = field(default_factory=Objective.Config)
+
+        def build(self) -> DenoiserTask:
+            """Load pictures, train the tokenizer and encode latents unless that was done before
+            (minutes).
+            """
+            return DenoiserTask(self, load_emoji(self.data))
+
+    def __init__(self, config: Config, emoji: Sequence[Emoji]) -> None:
+        self.config = config
+        self.emoji = emoji
+        self.objective = config.objective.build()
+        self.tokenizer = load_tokenizer(emoji, config.work / "tokenizer", config.seed)
+        vae = load_vae(config.vae)
+        sizes = {size for phase in config.phases for size in phase.shares}
+        self._latents = {
+            size: load_latents(emoji, vae, size, config.work / "latents") for size in sorted(sizes)
+        }
+        weights = [1.0 if one.tone == 0 and not one.is_flag else 0.15 for one in emoji]
+        self._order = Order.Config(weights=weights, seed=config.seed).build()
+        generator = torch.Generator().manual_seed(config.seed)
+        self.transformer = pixart.from_config(TRANSFORMER_CONFIG)
+        init_denoiser(self.transformer, generator)
+        self.text = T5Encoder.from_config(
+            {**TEXT_CONFIG, "vocab_size": self.tokenizer.get_vocab_size()}
+        )
+        self.text.init_weights(generator)
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        return {"transformer": self.transformer, "text_encoder": self.text}
+
+    def parts(
+        self, cursor: Cursor, step: int
+    ) -> tuple[list[Part[list[tuple[Draw, Size]]]], Cursor]:
+        shares = next(phase.shares for phase in reversed(self.config.phases) if phase.start <= step)
+        sizes = list(shares)
+        edges = np.cumsum([shares[size] for size in sizes]) / sum(shares.values())
+
+        def size_of(draw: Draw) -> Size:
+            at = np.searchsorted(
+                edges, keyed_rng(self.config.seed, draw, "size").random(), side="right"
+            )
+            return sizes[min(int(at), len(sizes) - 1)]
+
+        def rows_of(draw: Draw) -> int:
+            height, width = size_of(draw)
+            return (height // DOWNSCALE) * (width // DOWNSCALE)
+
+        parts = []
+        for _ in range(self.config.packs_per_step):
+            draws, cursor = fill_pack(self._order, cursor, rows_of, self.config.row_budget)
+            parts.append(Part([(draw, size_of(draw)) for draw in draws], float(len(draws))))
+        return parts, cursor
+
+    def loss(self, part: Part[list[tuple[Draw, Size]]]) -> Loss:
+        # Neighbours of equal size and caption length share one attention call.
+        drawn = sorted(
+            (self.settle(*one) for one in part.content), key=lambda d: (d.grid, len(d.ids))
+        )
+        pack = Pack.build([d.grid for d in drawn], [len(d.ids) for d in drawn])
+        rows_T = (pack.image.token_T >= 0).nonzero()[:, 0]
+        owner_T = pack.image.segment_T[rows_T]
+        time_S = torch.tensor([d.time for d in drawn])
+        clean_TC = torch.from_numpy(np.concatenate([d.clean_LC for d in drawn]))
+        noise_TC = torch.from_numpy(np.concatenate([d.noise_LC for d in drawn]))
+        noised_TC, target_TC = self.objective.noised(clean_TC, noise_TC, time_S[owner_T, None])
+        latent_TC = noised_TC.new_zeros(pack.image.num_rows, noised_TC.shape[1]).index_copy(
+            0, rows_T, noised_TC
+        )
+        timestep_M = torch.zeros(pack.num_mod_rows).index_copy(
+            0, torch.arange(len(drawn)), 1000 * time_S
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            text_TD = self._text(drawn, pack)
+            inputs = Inputs(latent_TC=latent_TC, timestep_M=timestep_M, text_TD=text_TD)
+            prediction_TC = forward(self.transformer, inputs, pack, TrainRun())
+        lengths_S = torch.tensor([float(len(d.clean_LC)) for d in drawn])
+        loss_S = self.objective.loss(prediction_TC[rows_T], target_TC, owner_T, lengths_S)
+        return Loss(loss_S.sum(), torch.stack([time_S, loss_S.detach()], dim=1))
+
+    def settle(self, draw: Draw, size: Size) -> Drawn:
+        """Everything random about a draw, from its key alone."""
+        seed, one = self.config.seed, self.emoji[draw.sample]
+        rng = keyed_rng(seed, draw, "caption")
+        grounds = grounds_of(one)
+        # Half of the visits to an emoji that has coloured grounds show it on white.
+        ground = (
+            0 if len(grounds) == 1 or rng.random() < 0.6 else int(rng.integers(1, len(grounds)))
+        )
+        text = "" if rng.random() < EMPTY_SHARE else caption(one, grounds[ground], rng)
+        latents: Latents = self._latents[size]
+        row = latents.first[draw.sample] + ground
+        mean_CHW, std_CHW = (
+            latents.mean_VCHW[row].float().numpy(),
+            latents.std_VCHW[row].float().numpy(),
+        )
+        channels, height, width = mean_CHW.shape
+        rng = keyed_rng(seed, draw, "noise")
+        clean_CHW = mean_CHW + std_CHW * rng.standard_normal(mean_CHW.shape, dtype=np.float32)
+        noise_LC = rng.standard_normal((height * width, channels), dtype=np.float32)
+        time = self.objective.time(rng, height * width)
+        clean_LC = clean_CHW.reshape(channels, -1).T
+        return Drawn(
+            self.tokenizer.encode(text.lower()).ids[:MAX_TOKENS],
+            (1, height, width),
+            time,
+            clean_LC,
+            noise_LC,
+        )
+
+    def _text(self, drawn: Sequence[Drawn], pack: Pack) -> Tensor:
+        encoded = torch.cat(self.text([torch.tensor(d.ids) for d in drawn]))
+        rows = pack.streams["text"]
+        rows_T = (rows.token_T >= 0).nonzero()[:, 0]
+        return encoded.new_zeros(rows.num_rows, encoded.shape[1]).index_copy(0, rows_T, encoded)
+
+
+@torch.no_grad()
+def init_denoiser(denoiser: nn.Module, generator: torch.Generator) -> None:
+    """DiT's initialisation (Peebles and Xie, 2023): little comes out of a block at first, nothing
+    of the head.
+    """
+    for name, parameter in denoiser.named_parameters():
+        if (
+            parameter.ndim < 2
+            or name.startswith(("patch_out", "time_out"))
+            or name.endswith("cross_out.weight")
+        ):
+            parameter.zero_()
+        elif name.startswith("time."):
+            parameter.normal_(0.0, 0.02, generator=generator)
+        elif name.endswith("table"):
+            parameter.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
+        else:
+            nn.init.xavier_uniform_(parameter, generator=generator)

@@ -1,0 +1,133 @@
+"""Pictures as files: whole or not at all, and never in place of another one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musiva.core.errors import InvalidInput, Unavailable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Destination", "check_writable", "grid_of", "stem_of", "write_atomically"]
+
+OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+GAP = 4
+
+
+class Destination:
+    """Where pictures go: the one file, or a directory that is made when the first picture is there.
+
+    Raises InvalidInput at once, before any work is done, if `out` cannot take `count` pictures.
+    """
+
+    def __init__(self, out: Path, *, count: int, force: bool) -> None:
+        self.out = out
+        self.is_file = out.suffix.lower() == ".png" and not out.is_dir()
+        self._force = force
+        if out.suffix.lower() in OTHER_FORMATS and not out.is_dir():
+            raise InvalidInput("out", str(out), "a file name that ends in .png, or a directory")
+        if self.is_file and count > 1:
+            raise InvalidInput("out", str(out), f"a directory, for {count} pictures")
+        if self.is_file and out.exists() and not force:
+            raise InvalidInput("out", str(out), "a file that does not exist yet, or --force to replace it")
+        check_writable("out", out.parent if self.is_file else out)
+
+    def write(self, picture: Image.Image, stem: str, note: Mapping[str, object]) -> Path:
+        """Save a PNG with `note` as its text chunk "musiva" (JSON); returns its path. Raises Unavailable."""
+        from PIL.PngImagePlugin import PngInfo
+
+        chunk = PngInfo()
+        chunk.add_itxt("musiva", json.dumps(note, ensure_ascii=False))
+        directory = self.out.parent if self.is_file else self.out
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with _temporary(directory) as temporary:
+                picture.save(temporary, format="PNG", pnginfo=chunk)
+                path = self._reserve(stem)
+                os.replace(temporary, path)
+        except OSError as error:
+            raise Unavailable(f"{directory}: a picture could not be written: {error}") from error
+        return path
+
+    def _reserve(self, stem: str) -> Path:
+        if self.is_file and self._force:
+            return self.out
+        attempt = 1
+        while True:
+            name = f"{stem}.png" if attempt == 1 else f"{stem}-{attempt}.png"
+            path = self.out if self.is_file else self.out / name
+            try:
+                # Made exclusively, so that no other process can take the name before the picture gets it.
+                path.open("xb").close()
+                return path
+            except FileExistsError:
+                if self.is_file:
+                    raise
+            attempt += 1
+
+
+@contextlib.contextmanager
+def _temporary(directory: Path):  # noqa: ANN202 - an iterator of Path, as the decorator wants it
+    handle, name = tempfile.mkstemp(dir=directory, prefix=".musiva-", suffix=".part")
+    os.close(handle)
+    try:
+        # mkstemp makes files for their owner only; give what an ordinary new file gets.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises Unavailable."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(path.parent) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+    except OSError as error:
+        raise Unavailable(f"{path}: could not be written: {error}") from error
+
+
+def check_writable(field: str, directory: Path) -> None:
+    """Raise InvalidInput unless files can be made in `directory`, or it can be made; leaves nothing behind."""
+    nearest = directory.absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    try:
+        if not nearest.is_dir():
+            raise NotADirectoryError(f"{nearest} is no directory")
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidInput(field, str(directory), f"a directory that can be written ({reason})") from error
+
+
+def stem_of(prompt: str, seed: int) -> str:
+    """A file name that tells the prompt and the seed."""
+    words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-_")
+    return f"{words.encode()[:60].decode(errors='ignore').strip('-') or 'picture'}-{seed}"
+
+
+def grid_of(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """All pictures, of one size, side by side on white; one row may be shorter than the others."""
+    from PIL import Image
+
+    width, height = rows[0][0].size
+    columns = max(len(row) for row in rows)
+    grid = Image.new("RGB", (columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            grid.paste(picture, (x * (width + GAP), y * (height + GAP)))
+    return grid

@@ -1,0 +1,40 @@
+"""What every bench is, and how one is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from musiva.core.errors import InvalidInput
+from musiva.perf.measure import check_load
+from musiva.perf.report import Gate, Report, environment
+
+__all__ = ["BENCHES", "Findings", "run_bench"]
+
+BENCHES: Mapping[str, str] = {
+    "generate": "musiva.perf.benches.generate",
+    "parity": "musiva.perf.benches.parity",
+    "server": "musiva.perf.benches.server",
+    "suite": "musiva.perf.benches.suite",
+}
+
+
+@dataclass(slots=True)
+class Findings:
+    """figures: None for what this run could not tell."""
+
+    gate: Gate = field(default_factory=Gate)
+    figures: dict[str, float | None] = field(default_factory=dict)
+    rows: list[Mapping[str, object]] = field(default_factory=list)
+
+
+def run_bench(name: str, *, quick: bool) -> Report:
+    """Raises InvalidInput for an unknown name, and Unavailable on a busy machine or without a needed package."""
+    if name not in BENCHES:
+        raise InvalidInput("NAME", name, ", ".join(BENCHES))
+    module = import_module(BENCHES[name])
+    load = check_load(quick=quick)
+    findings: Findings = module.measure(quick=quick)
+    figures = {key: findings.figures.get(key) for key in module.KEYS}
+    return Report(name, quick, load, findings.gate, figures, findings.rows, environment())

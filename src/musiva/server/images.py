@@ -1,0 +1,159 @@
+"""The body of `POST /v1/images/generations`, checked, and what it asks of the engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from musiva.core.errors import InvalidInput, UnknownModel
+from musiva.core.types import Request
+from musiva.engine import Engine
+from musiva.server.errors import ApiError
+
+__all__ = ["ImagesBody", "parameters", "parse_body", "to_request"]
+
+MAX_PROMPT = 32_000
+TEXT = f"a text of at most {MAX_PROMPT} characters"
+WORDS = ("auto", "standard", "hd", "low", "medium", "high")
+# The engine's words for what has another name in this API.
+PUBLIC = {"guidance": "guidance_scale", "num_images": "n"}
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
+
+
+class ImagesBody(BaseModel):
+    """OpenAI's fields and ours; null is the same as absent. Descriptions say what is allowed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    prompt: Prompt = Field(description=f"{TEXT}, not empty")
+    model: str | None = Field(None, description="the name of a model, see /v1/models")
+    n: int | None = Field(None, description="a whole number of at least 1")
+    size: str | None = Field(None, description='"auto" or "WIDTHxHEIGHT" in pixels')
+    response_format: Literal["b64_json", "url"] | None = Field(None, description="b64_json or url")
+    output_format: Literal["png", "jpeg", "webp"] | None = Field(
+        None, description="png, jpeg or webp"
+    )
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        None, description="a whole number from 0 to 100"
+    )
+    quality: Literal["auto", "standard", "hd", "low", "medium", "high"] | int | None = Field(
+        None, description=f"{', '.join(WORDS)} or 100"
+    )
+    background: Literal["auto", "opaque"] | None = Field(None, description="auto or opaque")
+    moderation: Literal["auto", "low"] | None = Field(None, description="auto or low")
+    style: Literal["vivid", "natural"] | None = Field(None, description="vivid or natural")
+    user: str | None = Field(None, description="a text")
+    stream: Literal[False] | None = Field(None, description="false")
+    partial_images: Literal[0] | None = Field(None, description="0")
+    seed: int | None = Field(None, description="a whole number from 0 to 9223372036854775807")
+    steps: int | None = Field(None, description="a whole number from 1 to 1000")
+    guidance_scale: float | None = Field(None, description="a number from 0 to 100")
+    negative_prompt: Prompt | None = Field(None, description=TEXT)
+    sampler: str | None = Field(None, description="the name of a sampler, see /v1/models")
+    spacing: str | None = Field(None, description="the name of a spacing of the sampler")
+    shift: float | None = Field(None, description="a number from 0.01 to 100")
+
+    @property
+    def format(self) -> str:
+        return self.output_format or "png"
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Fields that OpenAI's models read and that change nothing here; users are told."""
+        warnings = []
+        if self.style is not None:
+            warnings.append("style: has no effect; describe the style in the prompt")
+        if self.moderation is not None:
+            warnings.append("moderation: has no effect; prompts are not moderated")
+        if self.quality in ("low", "medium"):
+            warnings.append(f"quality: {self.quality!r} has no effect; it runs as 100")
+        return warnings
+
+
+def parse_body(body: bytes, max_images: int) -> ImagesBody:
+    """Raises ApiError (400) naming all unknown fields, or the first field that does not fit."""
+    try:
+        return ImagesBody.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+    fields = ImagesBody.model_fields
+    unknown = [str(p["loc"][0]) for p in problems if p["type"] == "extra_forbidden"]
+    if unknown:
+        message = f"{', '.join(unknown)}: no such field; known fields: {', '.join(fields)}"
+        raise ApiError(400, message, code="unknown_parameter", param=unknown[0])
+    first = problems[0]
+    if first["type"] == "json_invalid":
+        raise ApiError(400, f"body: malformed JSON: {first['msg']}", code="invalid_json")
+    if not first["loc"]:
+        error = InvalidInput("body", first["input"], "a JSON object")
+        raise ApiError(400, str(error), code="invalid_type")
+    name = str(first["loc"][0])
+    allowed = fields[name].description or ""
+    if name == "n":
+        allowed = f"a whole number from 1 to {max_images}"
+    if first["type"] == "missing":
+        message = f"{name}: missing; allowed: {allowed}"
+        raise ApiError(400, message, code="missing_required_parameter", param=name)
+    raise ApiError(
+        400,
+        str(InvalidInput(name, first["input"], allowed)),
+        code="invalid_type" if first["type"].endswith("_type") else "invalid_value",
+        param=name,
+    )
+
+
+def to_request(engine: Engine, body: ImagesBody) -> Request:
+    """The engine's request. Raises UnknownModel or InvalidInput, with the names of this API."""
+    name = engine.pipeline.name
+    if body.model not in (None, name):
+        raise UnknownModel("model", body.model, name)
+    if body.format == "png" and body.output_compression not in (None, 100):
+        allowed = "100 with output_format png, which loses nothing; 0 to 100 with jpeg and webp"
+        raise InvalidInput("output_compression", body.output_compression, allowed)
+    try:
+        return engine.request(
+            body.prompt,
+            negative_prompt=body.negative_prompt or "",
+            size=_size(body.size),
+            steps=body.steps,
+            seed=body.seed,
+            guidance=body.guidance_scale,
+            num_images=1 if body.n is None else body.n,
+            quality=body.quality if isinstance(body.quality, int) else 100,
+            sampler=body.sampler,
+            spacing=body.spacing,
+            shift=body.shift,
+        )
+    except InvalidInput as error:
+        field = PUBLIC.get(error.field, error.field)
+        raise type(error)(field, error.value, error.allowed) from error
+
+
+def parameters(model: str, request: Request, index: int) -> Mapping[str, object]:
+    """A body that gives picture `index` of the request again."""
+    return {
+        "model": model,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "size": f"{request.size[0]}x{request.size[1]}",
+        "steps": request.path.steps,
+        "seed": request.seed + index,
+        "guidance_scale": request.guidance,
+        "quality": request.quality,
+        "sampler": request.path.sampler,
+        "spacing": request.path.spacing,
+        "shift": request.path.shift,
+    }
+
+
+def _size(size: str | None) -> tuple[int, int] | None:
+    if size in (None, "auto"):
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", size)
+    if match is None:
+        allowed = '"auto" or "WIDTHxHEIGHT" in pixels, such as "256x256"'
+        raise InvalidInput("size", size, allowed)
+    return int(match[1]), int(match[2])

@@ -1,0 +1,54 @@
+"""What `/v1/models` tells of the model."""
+
+from __future__ import annotations
+
+import math
+
+from musiva.engine import Pipeline
+from musiva.samplers import SAMPLERS
+
+__all__ = ["describe_model", "suggested_sizes"]
+
+RATIOS = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16))
+
+
+def describe_model(pipeline: Pipeline, *, created: int) -> dict[str, object]:
+    """OpenAI's model object, and beside it the model's defaults and limits."""
+    defaults, noise = pipeline.defaults, pipeline.noise
+    return {
+        "id": pipeline.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "musiva",
+        "size": _text(defaults.size),
+        "sizes": [_text(size) for size in suggested_sizes(pipeline)],
+        "size_multiple": pipeline.unit,
+        "min_side": defaults.min_side,
+        "max_side": defaults.max_side,
+        "max_images": defaults.max_images,
+        "steps": defaults.steps,
+        "guidance_scale": defaults.guidance,
+        "sampler": noise.default_sampler(),
+        "samplers": [
+            name for name, one in SAMPLERS.items() if noise.prediction in one.spacings
+        ],
+    }
+
+
+def suggested_sizes(pipeline: Pipeline) -> list[tuple[int, int]]:
+    """Sizes to offer, the default first: usual ratios at its area, then the smallest and largest square."""
+    defaults = pipeline.defaults
+    low, high = defaults.min_side, defaults.max_side
+    side = math.sqrt(defaults.size[0] * defaults.size[1])
+
+    def fit(length: float) -> int:
+        return min(max(round(length / pipeline.unit) * pipeline.unit, low), high)
+
+    sizes = [defaults.size]
+    sizes += [(fit(side * math.sqrt(w / h)), fit(side * math.sqrt(h / w))) for w, h in RATIOS]
+    sizes += [(low, low), (high, high)]
+    return list(dict.fromkeys(sizes))
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,73 @@
+"""Pixels to files, and the files that a client may fetch by URL for a while."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+import musiva
+
+__all__ = ["FileStore", "StoredFile", "encode_picture"]
+
+
+def encode_picture(
+    pixels_HWC: np.ndarray, format: str, compression: int, parameters: Mapping[str, object]
+) -> bytes:
+    """A file of `format` "png", "jpeg" or "webp". compression: the quality of the last two, 0 to 100.
+
+    A PNG carries `parameters` as JSON in the text chunk "musiva".
+    """
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pixels_HWC)
+    if format == "png":
+        info = PngInfo()
+        info.add_text("musiva", json.dumps(parameters))
+        info.add_text("Software", f"musiva {musiva.__version__}")
+        picture.save(buffer, "PNG", pnginfo=info)
+    elif format == "jpeg":
+        # Halved colour resolution would be the largest loss of a file of high quality.
+        subsampling = 0 if compression >= 90 else 2
+        picture.save(buffer, "JPEG", quality=compression, subsampling=subsampling)
+    else:
+        picture.save(buffer, "WEBP", quality=compression)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    content: bytes
+    media_type: str
+
+
+class FileStore:
+    """The latest pictures in memory, at most `max_bytes` of them; the oldest go first. Thread-safe."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._files: OrderedDict[str, StoredFile] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def put(self, content: bytes, format: str) -> str:
+        """Keep a file; its name, which nobody can guess. A file larger than the store is kept alone."""
+        name = f"{uuid.uuid4().hex}.{format}"
+        with self._lock:
+            self._files[name] = StoredFile(content, f"image/{format}")
+            self._bytes += len(content)
+            while self._bytes > self.max_bytes and len(self._files) > 1:
+                _, oldest = self._files.popitem(last=False)
+                self._bytes -= len(oldest.content)
+        return name
+
+    def get(self, name: str) -> StoredFile | None:
+        with self._lock:
+            return self._files.get(name)

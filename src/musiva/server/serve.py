@@ -1,0 +1,142 @@
+"""The server as a process: bind, load, serve, and end cleanly on a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from musiva.core.errors import InvalidInput, Unavailable
+from musiva.engine import Engine, load_pipeline
+from musiva.server.app import AppConfig, create_app
+from musiva.telemetry import Metrics
+
+__all__ = ["bind", "serve"]
+
+BACKLOG = 2048
+# Together under the 5 seconds within which a server has to be gone.
+DRAIN_SECONDS = 2
+ENGINE_SECONDS = 2.0
+
+
+def serve(
+    model: str | os.PathLike[str] = "default",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8400,
+    dtype: str = "float32",
+    device: str = "auto",
+    engine_config: Engine.Config | None = None,
+    app_config: AppConfig | None = None,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve a model until SIGINT or SIGTERM; running requests then end with 503, within 5 seconds.
+
+    announce gets one line with the address when the server accepts requests. port 0 takes a free one.
+    Raises Unavailable or InvalidInput when the address cannot be had, before the model is loaded, and what
+    `load_pipeline` raises.
+    """
+    with bind(host, port) as listener:
+        metrics = Metrics()
+        engine = Engine(
+            load_pipeline(model, dtype=dtype, device=device), engine_config, observe=metrics.observe
+        )
+        try:
+            app = create_app(engine, metrics=metrics, config=app_config)
+            name = engine.pipeline.name
+            address = _url(host, listener.getsockname()[1])
+
+            def started() -> None:
+                announce(f"Serving {name} at {address} (Ctrl-C ends it)")
+
+            config = uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="none",
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+            )
+            Server(config, started=started, stop=app.state.stopping.set).run([listener])
+        finally:
+            engine.close(ENGINE_SECONDS)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises Unavailable for a port in use, InvalidInput for what can never be had."""
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+        raise InvalidInput("port", port, "a whole number from 0 to 65535; 0 takes a free one")
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        raise InvalidInput("host", host, "a name or address of this machine") from error
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        # Without it a server cannot come back while connections of the last one linger.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InvalidInput("host", host, "a name or address of this machine") from error
+        reasons = {
+            errno.EADDRINUSE: "the port is in use; choose another one or end what uses it",
+            errno.EACCES: "this user may not use the port; choose one from 1024 up",
+        }
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        raise Unavailable(f"{_address(host, port)}: {reason}") from error
+    return listener
+
+
+class Server(uvicorn.Server):
+    """Tells when it accepts, and ends running requests before it waits for their answers to go out."""
+
+    def __init__(
+        self, config: uvicorn.Config, *, started: Callable[[], None], stop: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._tell_started = started
+        self._stop_requests = stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._tell_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stop_requests()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Like the base class's, but a signal that was obeyed is not raised again afterwards: ending on request
+        is no failure, and the engine still has to be closed.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{_address(host, port)}"

@@ -1,0 +1,103 @@
+"""Counters and histograms in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from musiva.core.types import Kind, StepPlan, StepResult
+
+__all__ = ["Metrics"]
+
+STEP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+PACK_ROWS = tuple(float(16 << k) for k in range(13))
+
+
+class Metrics:
+    """The figures of one process's engine and server, in a registry of their own. Thread-safe.
+
+    `Engine(pipeline, observe=metrics.observe)` feeds the step figures; a server counts its requests with
+    `http_started`, `http_ended` and `cancelled`.
+    """
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._step_seconds = Histogram(
+            "musiva_step_seconds",
+            "Seconds that a step took",
+            ["kind"],
+            buckets=STEP_SECONDS,
+            registry=self.registry,
+        )
+        self._pack_rows = Histogram(
+            "musiva_denoise_pack_rows",
+            "Rows of a denoise pack, padding included",
+            buckets=PACK_ROWS,
+            registry=self.registry,
+        )
+        self._pack_samples = Histogram(
+            "musiva_denoise_pack_samples",
+            "Pictures that advanced in one denoise pack",
+            buckets=tuple(float(1 << k) for k in range(10)),
+            registry=self.registry,
+        )
+        self._pictures = self._counter("musiva_pictures", "Pictures finished")
+        self._failures = self._counter("musiva_step_failures", "Items of steps that failed", "kind")
+        self._requests = self._counter(
+            "musiva_http_requests", "HTTP requests answered", "route", "status"
+        )
+        self._cancelled = self._counter(
+            "musiva_requests_cancelled", "Requests stopped because their client went away"
+        )
+        self._in_flight = Gauge(
+            "musiva_http_requests_in_flight", "HTTP requests being answered", registry=self.registry
+        )
+
+    def watch_waiting(self, count: Callable[[], int]) -> None:
+        """Report `count()` at every scrape as the requests that have not ended. Once per instance."""
+        gauge = Gauge("musiva_requests_waiting", "Requests not ended", registry=self.registry)
+        gauge.set_function(count)
+
+    def observe(self, plan: StepPlan, result: StepResult) -> None:
+        """Enter one step; fits the engine's `observe`."""
+        if not plan.items:
+            return
+        self._step_seconds.labels(plan.kind.value).observe(result.seconds)
+        for outcome in result.outcomes:
+            if outcome.error is not None:
+                self._failures.labels(plan.kind.value).inc()
+            elif plan.kind is Kind.DECODE:
+                self._pictures.inc()
+        if plan.kind is Kind.DENOISE and result.rows:
+            self._pack_rows.observe(result.rows)
+            self._pack_samples.observe(len(plan.items))
+
+    def http_started(self) -> None:
+        self._in_flight.inc()
+
+    def http_ended(self, route: str, status: int) -> None:
+        """route: the path as declared, not as asked for, so that there are few of them."""
+        self._in_flight.dec()
+        self._requests.labels(route, str(status)).inc()
+
+    def cancelled(self) -> None:
+        self._cancelled.inc()
+
+    def render(self) -> bytes:
+        """All figures in the text format; its media type is `content_type`."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)

@@ -1,0 +1,105 @@
+"""The layout of packs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musiva.core.pack import ROW_ALIGN, Pack, Rows, bucket, patchify, unpatchify
+
+GRIDS = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6)
+
+
+@given(st.integers(0, 100_000))
+def test_a_bucket_holds_the_rows_and_adds_little(rows: int) -> None:
+    size = bucket(rows)
+    assert size >= rows
+    assert size % ROW_ALIGN == 0
+    assert size - rows < ROW_ALIGN or size - rows <= rows / 16
+    assert bucket(size) == size
+
+
+@given(GRIDS)
+def test_every_token_has_one_row_in_order(grids) -> None:
+    rows = Rows.build(grids)
+    for i, (segment, grid) in enumerate(zip(rows.segments, grids, strict=True)):
+        assert segment.start % ROW_ALIGN == 0
+        real = rows.segment_T.eq(i) & rows.token_T.ge(0)
+        assert rows.token_T[real].tolist() == list(range(grid[0] * grid[1] * grid[2]))
+        assert real.nonzero().flatten()[0] == segment.start
+    assert rows.num_rows == bucket(sum(s.pitch for s in rows.segments))
+
+
+@given(GRIDS, st.sampled_from(["sample", "frame", "column", (2, 3)]))
+def test_groups_part_the_tokens_of_each_sample(grids, over) -> None:
+    from musiva.ops.attention.reference import group_index
+
+    rows = Rows.build(grids)
+    seen = torch.cat([group_index(g).flatten() for g in rows.groups(over)])
+    assert sorted(seen.tolist()) == (rows.token_T >= 0).nonzero().flatten().tolist()
+    for group in rows.groups(over):
+        for members in group_index(group):
+            assert set(rows.segment_T[members].tolist()) == {group.segment}
+            tokens = rows.token_T[members]
+            assert tokens.tolist() == sorted(tokens.tolist())
+            _, height, width = grids[group.segment]
+            if over == "frame":
+                assert len(set((tokens // (height * width)).tolist())) == 1
+            if over == "column":
+                assert len(set((tokens % (height * width)).tolist())) == 1
+
+
+@given(GRIDS, st.randoms(use_true_random=False))
+def test_take_keeps_owner_and_place(grids, draw) -> None:
+    rows = Rows.build(grids)
+    real = (rows.token_T >= 0).nonzero().flatten().tolist()
+    chosen = torch.tensor(sorted(draw.sample(real, draw.randint(1, len(real)))))
+    part = rows.take(chosen)
+    assert torch.equal(part.segment_T, rows.segment_T[chosen])
+    assert torch.equal(part.token_T, rows.token_T[chosen])
+    assert sum(s.length for s in part.segments) == part.num_rows == len(chosen)
+    with pytest.raises(RuntimeError, match="taken from this pack"):
+        part.groups("sample")
+
+
+def test_segments_of_streams_belong_together() -> None:
+    with pytest.raises(ValueError, match="one segment per sample branch"):
+        Pack({"image": Rows.build([(1, 2, 2)]), "text": Rows.build([(1, 1, 3)] * 2)})
+
+
+@pytest.mark.parametrize("grid", [(1, 5, 7), (2, 4, 3), (1, 1, 1)])
+def test_levels_map_rows_by_place(grid) -> None:
+    pack = Pack.build([grid, (1, 6, 6)])
+    frames, height, width = grid
+    corner_T, parent_T = pack.rows_between(0, 1)
+    coarse = pack.level(1).image
+    assert coarse.segments[0].grid == (frames, -(-height // 2), -(-width // 2))
+    for row in range(frames * height * width):
+        f, y, x = row // (height * width), row // width % height, row % width
+        _, ch, cw = coarse.segments[0].grid
+        parent = (f * ch + y // 2) * cw + x // 2
+        assert parent_T[row] == parent
+        if y % 2 == 0 and x % 2 == 0:
+            assert corner_T[parent] == row
+
+
+@pytest.mark.parametrize("patch", [(1, 1, 1), (1, 2, 2), (1, 3, 2), (2, 2, 1)])
+def test_patches_come_back_and_remainders_are_dropped(patch) -> None:
+    shape = (3, 4, 7, 9) if patch[0] > 1 else (3, 7, 9)
+    latent = torch.randn(shape)
+    tokens_LC, grid = patchify(latent, patch)
+    back = unpatchify(tokens_LC, grid, patch, latent.ndim)
+    kept = tuple(slice(0, n) for n in back.shape)
+    assert torch.equal(back, latent[kept])
+    assert tokens_LC.shape == (grid[0] * grid[1] * grid[2], 3 * patch[0] * patch[1] * patch[2])
+
+
+def test_gather_and_split_are_inverse() -> None:
+    pack = Pack.build([(1, 3, 5), (1, 2, 2)], [4, 0])
+    parts = [torch.randn(15, 6), torch.randn(4, 6)]
+    packed_TD = pack.gather(parts)
+    assert all(torch.equal(a, b) for a, b in zip(pack.split(packed_TD), parts, strict=True))
+    assert float(packed_TD.sum()) == pytest.approx(float(sum(p.sum() for p in parts)), abs=1e-4)
+    assert pack.split(pack.gather([torch.randn(4, 2), torch.randn(0, 2)], "text"), "text")[1].shape == (0, 2)
