@@ -1,7 +1,9 @@
-"""Four small denoisers that between them use every method of `Run`: what holds on them holds of the contract.
+"""Four small denoisers that between them use every method of `Run`: what holds on them holds of the
+contract.
 
-cross: text is attended to (PixArt). joint: double and then single stream blocks (SD3, FLUX). video: attention in
-frames, then in columns (Latte). unet: two levels, convolutions, group norm, and a stream with a pack of its own.
+cross: text is attended to (PixArt). joint: double and then single stream blocks (SD3, FLUX). video:
+attention in frames, then in columns (Latte). unet: two levels, convolutions, group norm, and a
+stream with a pack of its own.
 
 T image rows, C text rows, M modulation rows, D width, H heads, K channels of a head.
 """
@@ -33,7 +35,9 @@ def positions(pack: Pack, width: int) -> Tensor:
     tables = []
     for s in pack.image.segments:
         coordinates = torch.cartesian_prod(*(torch.arange(n) for n in s.grid)).view(-1, 3).float()
-        tables.append(timestep_embedding((coordinates * torch.tensor([31.0, 7.0, 1.0])).sum(1), width))
+        tables.append(
+            timestep_embedding((coordinates * torch.tensor([31.0, 7.0, 1.0])).sum(1), width)
+        )
     return pack.gather(tables)
 
 
@@ -56,7 +60,9 @@ class Base(Denoiser):
     def embed(self, inputs: Inputs, pack: Pack, run: Run) -> Streams:
         assert inputs.text_TD is not None
         x_TD = run.linear("patch_in", self.patch_in, inputs.latent_TC, pack)
-        x_TD = x_TD + run.once("positions", partial(positions, pack, WIDTH), pack.image.keys).to(x_TD)
+        x_TD = x_TD + run.once("positions", partial(positions, pack, WIDTH), pack.image.keys).to(
+            x_TD
+        )
         time_MD = timestep_embedding(inputs.timestep_M, WIDTH).to(x_TD)
         time_MD = run.linear("time", self.time, time_MD, pack)
         text_CD = run.linear("text_in", self.text_in, inputs.text_TD, pack)
@@ -79,7 +85,9 @@ class Modulated(nn.Module):
         self.to_modulation = nn.Linear(WIDTH, 3 * WIDTH)
 
     def forward(self, fn, x_TD: Tensor, time_MD: Tensor, pack: Pack, run: Run) -> Tensor:
-        shift, scale, gate = run.linear(f"{self.site}.time", self.to_modulation, time_MD, pack).chunk(3, -1)
+        shift, scale, gate = run.linear(
+            f"{self.site}.time", self.to_modulation, time_MD, pack
+        ).chunk(3, -1)
 
         def value(x_TD: Tensor, pack: Pack) -> Tensor:
             return fn(modulated_norm(x_TD, shift, scale, pack.image, 1e-6), pack)
@@ -116,7 +124,10 @@ class CrossBlock(nn.Module):
         super().__init__()
         self.site = f"block.{i}"
         self.attention, self.mlp = Attention(f"{self.site}.attn"), Mlp()
-        self.on_attention, self.on_mlp = Modulated(f"{self.site}.attn"), Modulated(f"{self.site}.mlp")
+        self.on_attention, self.on_mlp = (
+            Modulated(f"{self.site}.attn"),
+            Modulated(f"{self.site}.mlp"),
+        )
         self.q, self.kv, self.out = (nn.Linear(WIDTH, n * WIDTH) for n in (1, 2, 1))
 
     def forward(self, streams: Streams, pack: Pack, run: Run) -> Streams:
@@ -126,13 +137,21 @@ class CrossBlock(nn.Module):
         def cross(x_TD: Tensor, pack: Pack) -> Tensor:
             site = f"{self.site}.cross"
             (q,) = split_heads(run.linear(f"{site}.q", self.q, x_TD, pack), 1)
-            kv = run.once(site, lambda: run.linear(f"{site}.kv", self.kv, text_CD, pack), pack.streams["text"].keys)
+            kv = run.once(
+                site,
+                lambda: run.linear(f"{site}.kv", self.kv, text_CD, pack),
+                pack.streams["text"].keys,
+            )
             k, v = split_heads(kv, 2)
-            mixed = run.attend(site, {"image": (q, None, None), "text": (None, k, v)}, pack)["image"]
+            mixed = run.attend(site, {"image": (q, None, None), "text": (None, k, v)}, pack)[
+                "image"
+            ]
             return run.linear(f"{site}.out", self.out, mixed.flatten(1), pack)
 
         x_TD = x_TD + run.branch(f"{self.site}.cross", cross, x_TD, pack)
-        x_TD = self.on_mlp(partial(self.mlp, run=run, site=f"{self.site}.mlp"), x_TD, time_MD, pack, run)
+        x_TD = self.on_mlp(
+            partial(self.mlp, run=run, site=f"{self.site}.mlp"), x_TD, time_MD, pack, run
+        )
         return {**streams, "image": x_TD}
 
 
@@ -142,7 +161,9 @@ class Cross(Base):
 
 
 class JointBlock(nn.Module):
-    """double: streams have weights of their own and meet in the attention; single: they share all weights."""
+    """double: streams have weights of their own and meet in the attention; single: they share all
+    weights.
+    """
 
     def __init__(self, i: int, *, single: bool) -> None:
         super().__init__()
@@ -161,16 +182,22 @@ class JointBlock(nn.Module):
             qkv = {}
             for name, own in self.own.items():
                 normed = layer_norm(x[name], (WIDTH,)) + pack.streams[name].to_rows(shift_MD)
-                qkv[name] = split_heads(run.linear(f"{self.site}.qkv.{name}", self.qkv[own], normed, pack), 3)
+                qkv[name] = split_heads(
+                    run.linear(f"{self.site}.qkv.{name}", self.qkv[own], normed, pack), 3
+                )
             mixed = run.attend(self.site, qkv, pack)
             return {
-                name: run.linear(f"{self.site}.out.{name}", self.out[own], mixed[name].flatten(1), pack)
+                name: run.linear(
+                    f"{self.site}.out.{name}", self.out[own], mixed[name].flatten(1), pack
+                )
                 for name, own in self.own.items()
             }
 
         def mlp(x: Streams, pack: Pack) -> Streams:
             return {
-                name: self.mlp[own](layer_norm(x[name], (WIDTH,)), pack, run, f"{self.site}.mlp.{name}")
+                name: self.mlp[own](
+                    layer_norm(x[name], (WIDTH,)), pack, run, f"{self.site}.mlp.{name}"
+                )
                 for name, own in self.own.items()
             }
 
@@ -191,11 +218,18 @@ class VideoBlock(nn.Module):
         super().__init__()
         self.site = f"block.{i}"
         self.attention, self.mlp = Attention(f"{self.site}.attn", over), Mlp()
-        self.on_attention, self.on_mlp = Modulated(f"{self.site}.attn"), Modulated(f"{self.site}.mlp")
+        self.on_attention, self.on_mlp = (
+            Modulated(f"{self.site}.attn"),
+            Modulated(f"{self.site}.mlp"),
+        )
 
     def forward(self, streams: Streams, pack: Pack, run: Run) -> Streams:
-        x_TD = self.on_attention(partial(self.attention, run=run), streams["image"], streams["time"], pack, run)
-        x_TD = self.on_mlp(partial(self.mlp, run=run, site=f"{self.site}.mlp"), x_TD, streams["time"], pack, run)
+        x_TD = self.on_attention(
+            partial(self.attention, run=run), streams["image"], streams["time"], pack, run
+        )
+        x_TD = self.on_mlp(
+            partial(self.mlp, run=run, site=f"{self.site}.mlp"), x_TD, streams["time"], pack, run
+        )
         return {**streams, "image": x_TD}
 
 
@@ -219,11 +253,15 @@ class Conv(nn.Module):
         self.site, self.linear = site, nn.Linear(9 * WIDTH, WIDTH)
 
     def forward(self, x_TD: Tensor, pack: Pack, run: Run) -> Tensor:
-        return run.linear(self.site, self.linear, run.halo(self.site, x_TD, pack, 1).flatten(1), pack)
+        return run.linear(
+            self.site, self.linear, run.halo(self.site, x_TD, pack, 1).flatten(1), pack
+        )
 
 
 class ConvBlock(nn.Module):
-    """Group norm over the whole picture (one group), SiLU, convolution, on the stream of one level."""
+    """Group norm over the whole picture (one group), SiLU, convolution, on the stream of one
+    level.
+    """
 
     def __init__(self, i: int, stream: str, level: int) -> None:
         super().__init__()
@@ -275,7 +313,13 @@ class Up(nn.Module):
 
 class UNet(Base):
     def build_blocks(self) -> list[nn.Module]:
-        return [ConvBlock(0, "image", 0), Down(), ConvBlock(2, "image.1", 1), Up(), ConvBlock(4, "image", 0)]
+        return [
+            ConvBlock(0, "image", 0),
+            Down(),
+            ConvBlock(2, "image.1", 1),
+            Up(),
+            ConvBlock(4, "image", 0),
+        ]
 
 
 def build(name: str, seed: int = 0) -> Denoiser:

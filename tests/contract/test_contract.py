@@ -33,14 +33,18 @@ class Sample:
 
 
 def inputs_of(samples: Sequence[Sample]) -> tuple[Inputs, Pack]:
-    pack = Pack.build([s.grid for s in samples], [len(s.text_LD) for s in samples], [s.key for s in samples])
+    pack = Pack.build(
+        [s.grid for s in samples], [len(s.text_LD) for s in samples], [s.key for s in samples]
+    )
     time_M = torch.zeros(pack.num_mod_rows)
     time_M[: len(samples)] = torch.tensor([s.time for s in samples])
     latent_TC = pack.gather([s.tokens_LC for s in samples])
     return Inputs(latent_TC, time_M, pack.gather([s.text_LD for s in samples], "text")), pack
 
 
-def predict(model: Denoiser, samples: Sequence[Sample], run: PlainRun | None = None) -> list[Tensor]:
+def predict(
+    model: Denoiser, samples: Sequence[Sample], run: PlainRun | None = None
+) -> list[Tensor]:
     inputs, pack = inputs_of(samples)
     return pack.split(forward(model, inputs, pack, run or PlainRun()))
 
@@ -48,13 +52,15 @@ def predict(model: Denoiser, samples: Sequence[Sample], run: PlainRun | None = N
 class ReferenceRun(PlainRun):
     """Attention as the formula reads, convolutions by direct indexing, everything in float64."""
 
-    def attend(self, site: str, qkv: Mapping[str, QKV], pack: Pack, over: Over = "sample") -> Streams:
+    def attend(
+        self, site: str, qkv: Mapping[str, QKV], pack: Pack, over: Over = "sample"
+    ) -> Streams:
         return attend_reference(qkv, pack, over)
 
     def halo(self, site: str, x: Tensor, pack: Pack, width: int) -> Tensor:
         out = x.new_zeros(x.shape[0], (2 * width + 1) ** 2, x.shape[1])
         for s in pack.image.segments:
-            frames, height, rows = s.grid
+            _, height, rows = s.grid
             for row in range(s.length):
                 f, y, z = row // (height * rows), row // rows % height, row % rows
                 for n in range(out.shape[1]):
@@ -80,7 +86,8 @@ class PartsRun(PlainRun):
             for part in (real[::2], real[1::2]):
                 out[part] = fn(x[part], pack.take(part))
         except RuntimeError as error:
-            assert "taken from this pack" in str(error)
+            if "taken from this pack" not in str(error):
+                raise
             return fn(x, pack)
         self.split_sites.add(site)
         return out
@@ -162,20 +169,26 @@ def test_sites_are_unique_and_name_one_kind_of_call(name: str) -> None:
 def test_same_gradient_packed_alone_and_accumulated(name: str) -> None:
     model = build(name).double()
     samples = [Sample(model, seed) for seed in range(4)]
-    weights = [p for p in model.parameters()]
+    weights = list(model.parameters())
 
     def gradient(groups: Sequence[Sequence[Sample]]) -> list[Tensor]:
         for p in weights:
             p.requires_grad_(True).grad = None
         for group in groups:
             inputs, pack = inputs_of(group)
-            inputs = Inputs(inputs.latent_TC.double(), inputs.timestep_M.double(), inputs.text_TD.double())
+            inputs = Inputs(
+                inputs.latent_TC.double(), inputs.timestep_M.double(), inputs.text_TD.double()
+            )
             parts = pack.split(forward(model, inputs, pack, PlainRun()))
             sum(part.square().mean() for part in parts).backward()
         return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in weights]
 
     packed = gradient([samples])
     assert sum(float(g.abs().sum()) for g in packed) > 1
-    for plan in ([[s] for s in samples], [samples[:1], samples[1:]], [[samples[2], samples[0]], samples[1::2]]):
+    for plan in (
+        [[s] for s in samples],
+        [samples[:1], samples[1:]],
+        [[samples[2], samples[0]], samples[1::2]],
+    ):
         for ours, reference in zip(gradient(plan), packed, strict=True):
             torch.testing.assert_close(ours, reference, rtol=1e-8, atol=1e-10)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from musiva.core.pack import ROW_ALIGN, Pack, Rows, bucket, patchify, unpatchify
 
-GRIDS = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6)
+GRIDS = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6
+)
 
 
 @given(st.integers(0, 100_000))
@@ -102,4 +104,6 @@ def test_gather_and_split_are_inverse() -> None:
     packed_TD = pack.gather(parts)
     assert all(torch.equal(a, b) for a, b in zip(pack.split(packed_TD), parts, strict=True))
     assert float(packed_TD.sum()) == pytest.approx(float(sum(p.sum() for p in parts)), abs=1e-4)
-    assert pack.split(pack.gather([torch.randn(4, 2), torch.randn(0, 2)], "text"), "text")[1].shape == (0, 2)
+    assert pack.split(pack.gather([torch.randn(4, 2), torch.randn(0, 2)], "text"), "text")[
+        1
+    ].shape == (0, 2)

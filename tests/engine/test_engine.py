@@ -1,4 +1,6 @@
-"""The engine end to end on a tiny real model: what holds whoever else is in the pack, and what fails alone."""
+"""The engine end to end on a tiny real model: what holds whoever else is in the pack, and what
+fails alone.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from musiva.core.errors import Cancelled, InvalidInput, NonFinite, Overloaded, Unavailable, UnknownModel
+from musiva.core.errors import (
+    Cancelled,
+    InvalidInput,
+    NonFinite,
+    Overloaded,
+    Unavailable,
+    UnknownModel,
+)
 from musiva.core.types import Kind, StepPlan, StepResult
 from musiva.engine import Engine, Event, InlineExecutor, Scheduler, StepLoop, load_pipeline
 from musiva.engine.pipeline import Pipeline
@@ -35,9 +44,29 @@ class Recorder:
 REQUESTS = (
     {"prompt": "a red fox", "size": (64, 48), "steps": 7, "seed": 3, "guidance": 4.0},
     {"prompt": "a blue whale", "size": (32, 32), "steps": 3, "seed": 4, "guidance": 1.0},
-    {"prompt": "two green apples", "size": (96, 64), "steps": 5, "seed": 5, "guidance": 2.0, "sampler": "euler"},
-    {"prompt": "an old bicycle", "size": (32, 64), "steps": 4, "seed": 6, "negative_prompt": "a table"},
-    {"prompt": "a red fox", "size": (64, 48), "steps": 6, "seed": 9, "num_images": 2, "sampler": "heun"},
+    {
+        "prompt": "two green apples",
+        "size": (96, 64),
+        "steps": 5,
+        "seed": 5,
+        "guidance": 2.0,
+        "sampler": "euler",
+    },
+    {
+        "prompt": "an old bicycle",
+        "size": (32, 64),
+        "steps": 4,
+        "seed": 6,
+        "negative_prompt": "a table",
+    },
+    {
+        "prompt": "a red fox",
+        "size": (64, 48),
+        "steps": 6,
+        "seed": 9,
+        "num_images": 2,
+        "sampler": "heun",
+    },
 )
 
 
@@ -51,7 +80,7 @@ def build_loop(pipeline: Pipeline, *, max_rows: int = 4096) -> tuple[StepLoop, E
 
 
 def submit(loop: StepLoop, front: Engine, i: int) -> str:
-    request = front.request(**REQUESTS[i], id=f"r{i}")
+    request = front.request(**REQUESTS[i], request_id=f"r{i}")
     rows = front.rows_of(request)
     loop.submit(request, num_evaluations=front.num_evaluations(request), rows=rows)
     return request.id
@@ -76,9 +105,16 @@ def alone(pipeline: Pipeline) -> dict[str, np.ndarray]:
     return pictures
 
 
-@pytest.mark.parametrize(("order", "gap", "max_rows"), [((0, 1, 2, 3, 4), 0, 4096), ((4, 2, 0, 3, 1), 2, 512), ((3, 1, 4, 0, 2), 1, 1)])
-def test_pictures_do_not_depend_on_neighbours(pipeline: Pipeline, alone, order, gap: int, max_rows: int) -> None:
-    """Requests that join at different steps, in any order, in packs of any size: the same bytes as alone."""
+@pytest.mark.parametrize(
+    ("order", "gap", "max_rows"),
+    [((0, 1, 2, 3, 4), 0, 4096), ((4, 2, 0, 3, 1), 2, 512), ((3, 1, 4, 0, 2), 1, 1)],
+)
+def test_pictures_do_not_depend_on_neighbours(
+    pipeline: Pipeline, alone, order, gap: int, max_rows: int
+) -> None:
+    """Requests that join at different steps, in any order, in packs of any size: the same bytes as
+    alone.
+    """
     loop, front = build_loop(pipeline, max_rows=max_rows)
     pictures: dict[str, np.ndarray] = {}
     for i in order:
@@ -100,8 +136,10 @@ def test_pictures_of_a_request_differ_and_have_their_size(alone) -> None:
 
 def test_picture_i_uses_seed_plus_i(pipeline: Pipeline, alone) -> None:
     loop, front = build_loop(pipeline)
-    request = front.request(**{**REQUESTS[4], "num_images": 1, "seed": 10}, id="next")
-    loop.submit(request, num_evaluations=front.num_evaluations(request), rows=front.rows_of(request))
+    request = front.request(**{**REQUESTS[4], "num_images": 1, "seed": 10}, request_id="next")
+    loop.submit(
+        request, num_evaluations=front.num_evaluations(request), rows=front.rows_of(request)
+    )
     pictures: dict[str, np.ndarray] = {}
     run(loop, pictures)
     assert np.array_equal(pictures["next/0"], alone["r4/1"])
@@ -256,7 +294,9 @@ def test_a_listener_that_raises_harms_only_itself(
         ({"shift": 0.0}, "shift"),
     ],
 )
-def test_bad_input_names_field_value_and_range(tiny_engine: Engine, options: dict, field: str) -> None:
+def test_bad_input_names_field_value_and_range(
+    tiny_engine: Engine, options: dict, field: str
+) -> None:
     with pytest.raises(InvalidInput, match=f"^{field}: got .*; allowed: ") as error:
         tiny_engine.request(**{"prompt": "a red fox", **options})
     assert error.value.field == field

@@ -31,7 +31,14 @@ CASES: Mapping[str, tuple[type, dict]] = {
     ),
     "alpha, told the size": (
         PixArtAlphaPipeline,
-        {"scheduler": EPSILON, "sigma_pipeline": False, "sized": True, "sample_size": 128, "head_dim": 12, "seed": 2},
+        {
+            "scheduler": EPSILON,
+            "sigma_pipeline": False,
+            "sized": True,
+            "sample_size": 128,
+            "head_dim": 12,
+            "seed": 2,
+        },
     ),
 }
 
@@ -40,7 +47,9 @@ CASES: Mapping[str, tuple[type, dict]] = {
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("size", "guidance"), [((48, 32), 4.5), ((32, 64), 1.0)])
-def test_same_picture_as_diffusers(tmp_path: Path, case: str, size: tuple[int, int], guidance: float) -> None:
+def test_same_picture_as_diffusers(
+    tmp_path: Path, case: str, size: tuple[int, int], guidance: float
+) -> None:
     kind, options = CASES[case]
     directory = tiny_pixart_directory(tmp_path / "model", **options)
     theirs = kind.from_pretrained(directory)

@@ -53,7 +53,8 @@ def test_matches_the_reference(kind: str, over, dtype: torch.dtype) -> None:
     qkv = streams_of(kind, pack, dtype)
     exact = {n: tuple(None if x is None else x.double() for x in y) for n, y in qkv.items()}
     poisoned = {
-        n: (y[0], *(None if x is None else poison(x, pack, n) for x in y[1:])) for n, y in qkv.items()
+        n: (y[0], *(None if x is None else poison(x, pack, n) for x in y[1:]))
+        for n, y in qkv.items()
     }
     ours, expected = attend(poisoned, pack, over), attend_reference(exact, pack, over)
     assert ours.keys() == expected.keys()
@@ -62,7 +63,10 @@ def test_matches_the_reference(kind: str, over, dtype: torch.dtype) -> None:
             assert (a.double() - b).abs().max() <= TOLERANCES[dtype]
 
 
-@pytest.mark.parametrize(("kind", "over"), [("self", "sample"), ("self", "column"), ("self", (2, 2)), ("joint", "sample")])
+@pytest.mark.parametrize(
+    ("kind", "over"),
+    [("self", "sample"), ("self", "column"), ("self", (2, 2)), ("joint", "sample")],
+)
 def test_gradients_match_the_reference(kind: str, over) -> None:
     pack = Pack.build(GRIDS, TEXTS)
     gradients = []
@@ -81,11 +85,33 @@ def test_queries_of_a_part_of_the_rows() -> None:
     pack = Pack.build(GRIDS, TEXTS)
     qkv = streams_of("cross", pack, torch.float32)
     rows = (pack.image.token_T >= 0).nonzero().flatten()[1::3]
-    part = attend({"image": (qkv["image"][0][rows], None, None), "text": qkv["text"]}, pack.take(rows))
+    part = attend(
+        {"image": (qkv["image"][0][rows], None, None), "text": qkv["text"]}, pack.take(rows)
+    )
     whole = attend(qkv, pack)["image"][rows]
     torch.testing.assert_close(part["image"], whole, rtol=1e-6, atol=1e-6)
     with pytest.raises(RuntimeError, match="taken from this pack"):
-        attend({"image": tuple(x[rows] for x in random_qkv(pack.image.num_rows, torch.float32, 1))}, pack.take(rows))
+        attend(
+            {"image": tuple(x[rows] for x in random_qkv(pack.image.num_rows, torch.float32, 1))},
+            pack.take(rows),
+        )
+
+
+@pytest.mark.parametrize("keys", [191, 192, 250])
+def test_many_keys_in_bfloat16(keys: int) -> None:
+    """The path by heads, beside the fused one, and alone as in company."""
+    pack = Pack.build([(1, 5, 7), (1, 1, keys), (1, 1, keys), (1, 2, 3)])
+    q, k, v = random_qkv(pack.image.num_rows, torch.bfloat16, 3)
+    with torch.inference_mode():
+        ours = attend({"image": (q, k, v)}, pack)["image"]
+        exact = attend_reference({"image": (q.double(), k.double(), v.double())}, pack)["image"]
+        for a, b in zip(pack.split(ours), pack.split(exact), strict=True):
+            assert (a.double() - b).abs().max() <= TOLERANCES[torch.bfloat16]
+        alone = Pack.build([(1, 1, keys)])
+        for segment in pack.image.segments[1:3]:
+            rows = slice(segment.start, segment.start + alone.image.num_rows)
+            lone = attend({"image": (q[rows], k[rows], v[rows])}, alone)["image"]
+            assert torch.equal(lone[:keys], ours[rows][:keys])
 
 
 def test_only_one_stream_can_be_grouped_by_frames() -> None:

@@ -30,7 +30,9 @@ def test_prepacked_matches_and_keeps_rows(width_in, width_out, bias, activation,
         assert (whole.double() - expected).abs().max() <= TOLERANCES[dtype] * expected.abs().max()
         for rows in (16, 32, 112, 256):
             assert torch.equal(linears(layer, x_TD[:rows], activation), whole[:rows])
-            assert torch.equal(linears(layer, x_TD[16 : 16 + rows], activation), whole[16 : 16 + rows])
+            assert torch.equal(
+                linears(layer, x_TD[16 : 16 + rows], activation), whole[16 : 16 + rows]
+            )
 
 
 def test_weights_train_where_gradients_flow() -> None:
@@ -72,9 +74,14 @@ class TestChoice:
         kernel = choose_kernel(torch.float32, Env(cache_dir=tmp_path))
         assert json.loads(path.read_text())["kernel"] == kernel
 
-    def test_works_where_nothing_can_be_stored(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_works_where_nothing_can_be_stored(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         (tmp_path / "file").touch()
-        assert choose_kernel(torch.float32, Env(cache_dir=tmp_path / "file")) in ("plain", "prepacked")
+        assert choose_kernel(torch.float32, Env(cache_dir=tmp_path / "file")) in (
+            "plain",
+            "prepacked",
+        )
         assert "could not be stored" in caplog.text
 
     def test_can_be_forced(self, tmp_path: Path) -> None:

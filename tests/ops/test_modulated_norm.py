@@ -50,7 +50,10 @@ def test_matches_the_reference(layout: str, dtype: torch.dtype, width: int) -> N
 def test_gradients_match_the_reference(layout: str) -> None:
     pack = Pack.build(LAYOUTS[layout])
     torch.manual_seed(0)
-    tensors = [torch.randn(n, 8, dtype=torch.float64) for n in [pack.image.num_rows] * 2 + [pack.num_mod_rows] * 3]
+    tensors = [
+        torch.randn(n, 8, dtype=torch.float64)
+        for n in [pack.image.num_rows] * 2 + [pack.num_mod_rows] * 3
+    ]
     gradients = []
     for norm, add in ((modulated_norm, gated_add), (modulated_norm_reference, gated_add_reference)):
         x, value, shift, scale, gate = (t.clone().requires_grad_() for t in tensors)

@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         env = Env.read()
-        logging.basicConfig(level=env.log.upper(), format="musiva: %(levelname)s: %(message)s", force=True)
+        logging.basicConfig(
+            level=env.log.upper(), format="musiva: %(levelname)s: %(message)s", force=True
+        )
         logging.captureWarnings(True)
         arguments = build_parser().parse_args(argv)
         command = import_module(f"musiva.cli.{arguments.command}")

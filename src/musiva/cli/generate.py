@@ -7,10 +7,8 @@ import queue
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from musiva import __version__
 from musiva.cli.machine import load_engine
 from musiva.cli.pictures import Destination, grid_of, stem_of
 from musiva.cli.progress import Progress
@@ -19,11 +17,14 @@ from musiva.core.errors import InvalidInput
 from musiva.core.types import Request
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL import Image
 
     from musiva.engine import Engine, Event
 
 __all__ = ["run"]
+
+# The engine's words for what has another name here.
+FLAGS = {"num_images": "n", "negative_prompt": "negative"}
 
 
 def run(arguments: Namespace, env: Env) -> int:
@@ -33,14 +34,16 @@ def run(arguments: Namespace, env: Env) -> int:
     count = arguments.n * len(arguments.prompt)
     destination = Destination(arguments.out, count=count, force=arguments.force)
     if arguments.grid and destination.is_file:
-        raise InvalidInput("out", str(arguments.out), "a directory, since --grid writes one more picture")
+        raise InvalidInput(
+            "out", str(arguments.out), "a directory, since --grid writes one more picture"
+        )
     with load_engine(arguments, env) as engine:
         requests = _requests(engine, arguments)
         with Progress(sys.stderr, f"{count} picture{'s' if count > 1 else ''}") as progress:
-            pictures = _collect(engine, requests, destination, progress, arguments)
+            pictures = _collect(engine, requests, destination, progress)
     if arguments.grid:
         first = requests[0]
-        note = {"grid": [request.prompt for request in requests], "seed": first.seed, "version": __version__}
+        note = {"grid": [request.prompt for request in requests], "seed": first.seed}
         grid = grid_of(_rows(pictures, arguments.n))
         print(destination.write(grid, f"{stem_of(first.prompt, first.seed)}-grid", note))
     return 0
@@ -59,32 +62,38 @@ def _requests(engine: Engine, arguments: Namespace) -> list[Request]:
         "shift": arguments.shift,
     }
     requests: list[Request] = []
-    for prompt in arguments.prompt:
-        seed = requests[0].seed if requests else arguments.seed
-        requests.append(engine.request(prompt, seed=seed, **options))
+    try:
+        for prompt in arguments.prompt:
+            seed = requests[0].seed if requests else arguments.seed
+            requests.append(engine.request(prompt, seed=seed, **options))
+    except InvalidInput as error:
+        raise type(error)(
+            FLAGS.get(error.field, error.field), error.value, error.allowed
+        ) from error
     return requests
 
 
 def _collect(
-    engine: Engine, requests: list[Request], destination: Destination, progress: Progress, arguments: Namespace
-) -> list[Image]:
+    engine: Engine, requests: list[Request], destination: Destination, progress: Progress
+) -> list[Image.Image]:
     """Pictures in the order of the prompts. A prompt that fails does not take the others with it; its error is
     raised when they are done.
     """
     from PIL import Image
 
     places = {request.id: place for place, request in enumerate(requests)}
+    count = sum(request.num_images for request in requests)
     pictures: dict[tuple[int, int], Image.Image] = {}
     failures: list[Exception] = []
     for event in _events(engine, requests):
         request = requests[places[event.request]]
         if event.kind == "progress":
-            progress.advance(event.num_evaluations * arguments.n * len(requests))
+            progress.advance(event.num_evaluations * count)
         elif event.kind == "picture":
             picture = Image.fromarray(event.picture)  # pyright: ignore[reportArgumentType]
             pictures[places[request.id], event.index] = picture
             stem = stem_of(request.prompt, request.seed + event.index)
-            note = _note(engine, request, event.index, arguments)
+            note = _note(engine, request, event.index)
             print(destination.write(picture, stem, note), flush=True)
         elif event.error is not None:
             failures.append(event.error)
@@ -105,26 +114,25 @@ def _events(engine: Engine, requests: list[Request]) -> Iterator[Event]:
         yield event
 
 
-def _note(engine: Engine, request: Request, index: int, arguments: Namespace) -> Mapping[str, object]:
-    """All that it takes to make this picture again."""
-    once = replace(request.path, sampler=request.path.sampler or engine.pipeline.noise.default_sampler())
+def _note(engine: Engine, request: Request, index: int) -> Mapping[str, object]:
+    """What it takes to make this picture again, in the words of the HTTP API."""
+    path = request.path
     return {
+        "model": engine.pipeline.name,
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
         "size": f"{request.size[0]}x{request.size[1]}",
-        "steps": once.steps,
-        "sampler": once.sampler,
-        "spacing": once.spacing,
-        "shift": once.shift,
+        "steps": path.steps,
         "seed": request.seed + index,
-        "guidance": request.guidance,
-        "model": engine.pipeline.name,
-        "dtype": arguments.dtype,
-        "version": __version__,
+        "guidance_scale": request.guidance,
+        "quality": request.quality,
+        "sampler": path.sampler or engine.pipeline.noise.default_sampler(),
+        "spacing": path.spacing,
+        "shift": path.shift,
     }
 
 
-def _rows(pictures: list[Image], per_prompt: int) -> list[list[Image]]:
+def _rows(pictures: list[Image.Image], per_prompt: int) -> list[list[Image.Image]]:
     """A row per prompt; a single prompt, or single pictures, in a shape near a square."""
     columns = per_prompt if 1 < per_prompt < len(pictures) else math.ceil(math.sqrt(len(pictures)))
     return [pictures[i : i + columns] for i in range(0, len(pictures), columns)]

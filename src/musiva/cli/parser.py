@@ -28,10 +28,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def size(text: str) -> tuple[int, int]:
-    """"WIDTHxHEIGHT" or one number for both sides."""
+    """ "WIDTHxHEIGHT" or one number for both sides."""
     match = SIZE.fullmatch(text if "x" in text.lower() else f"{text}x{text}")
     if match is None:
-        raise InvalidInput("size", text, "WIDTHxHEIGHT in pixels, such as 128x96, or one number for both sides")
+        raise InvalidInput(
+            "size", text, "WIDTHxHEIGHT in pixels, such as 128x96, or one number for both sides"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -62,9 +64,14 @@ def number(field: str, low: float, high: float) -> Callable[[str], float]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="musiva", description="Text to pictures, in packs. Serves, generates, trains, measures.")
+    parser = Parser(
+        prog="musiva",
+        description="Text to pictures, in packs. Serves, generates, trains, measures.",
+    )
     parser.add_argument("--version", action="version", version=f"musiva {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=Parser
+    )
     for add in (_generate, _serve, _train, _bench, _models, _doctor):
         add(commands)
     return parser
@@ -74,58 +81,149 @@ Commands = argparse._SubParsersAction  # the type that add_subparsers documents,
 
 
 def _generate(commands: Commands) -> None:
-    p = commands.add_parser("generate", help="make pictures from prompts", description="Make pictures from prompts.")
-    p.add_argument("prompt", nargs="+", metavar="PROMPT", help="what to draw; several are computed together")
-    p.add_argument("-n", type=whole("n", 1, 10_000), default=1, metavar="N", help="pictures of each prompt; seeds count up")
+    p = commands.add_parser(
+        "generate", help="make pictures from prompts", description="Make pictures from prompts."
+    )
+    p.add_argument(
+        "prompt", nargs="+", metavar="PROMPT", help="what to draw; several are computed together"
+    )
+    p.add_argument(
+        "-n",
+        type=whole("n", 1, 10_000),
+        default=1,
+        metavar="N",
+        help="pictures of each prompt; seeds count up",
+    )
     p.add_argument("--size", type=size, metavar="WxH", help="in pixels (default: the model's)")
-    p.add_argument("--steps", type=whole("steps", 1, 1000), metavar="N", help="steps (default: the model's)")
-    p.add_argument("--seed", type=whole("seed", 0, MAX_SEED), metavar="N", help="of the first picture (default: random)")
-    p.add_argument("--guidance", type=number("guidance", 0, 100), metavar="X", help="how closely to follow the prompt; 1 turns it off")
+    p.add_argument(
+        "--steps", type=whole("steps", 1, 1000), metavar="N", help="steps (default: the model's)"
+    )
+    p.add_argument(
+        "--seed",
+        type=whole("seed", 0, MAX_SEED),
+        metavar="N",
+        help="of the first picture (default: random)",
+    )
+    p.add_argument(
+        "--guidance",
+        type=number("guidance", 0, 100),
+        metavar="X",
+        help="how closely to follow the prompt; 1 turns it off",
+    )
     p.add_argument("--negative", default="", metavar="TEXT", help="what to keep away from")
-    p.add_argument("--sampler", metavar="NAME", help="euler, heun, dpm++2m, ddim (default: the model's)")
-    p.add_argument("--spacing", metavar="NAME", help="of the noise levels, such as karras (default: the model's)")
-    p.add_argument("--shift", type=number("shift", 0.01, 100), metavar="X", help="of a flow model's times")
-    p.add_argument("--out", type=Path, default=Path("."), metavar="PATH", help="a .png for one picture, else a directory (default: here)")
-    p.add_argument("--grid", action="store_true", help="also write all pictures side by side as one")
+    p.add_argument(
+        "--sampler", metavar="NAME", help="euler, heun, dpm++2m, ddim (default: the model's)"
+    )
+    p.add_argument(
+        "--spacing",
+        metavar="NAME",
+        help="of the noise levels, such as karras (default: the model's)",
+    )
+    p.add_argument(
+        "--shift", type=number("shift", 0.01, 100), metavar="X", help="of a flow model's times"
+    )
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("."),
+        metavar="PATH",
+        help="a .png for one picture, else a directory (default: here)",
+    )
+    p.add_argument(
+        "--grid", action="store_true", help="also write all pictures side by side as one"
+    )
     p.add_argument("--force", action="store_true", help="let --out replace a file that exists")
     _machine(p)
 
 
 def _serve(commands: Commands) -> None:
-    p = commands.add_parser("serve", help="serve pictures over HTTP", description="Serve pictures over HTTP: the OpenAI images API and a page.")
+    p = commands.add_parser(
+        "serve",
+        help="serve pictures over HTTP",
+        description="Serve pictures over HTTP: the OpenAI images API and a page.",
+    )
     p.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
-    p.add_argument("--port", type=whole("port", 0, 65535), default=8400, metavar="N", help="default 8400; 0 takes a free one")
-    p.add_argument("--max-rows", type=whole("max-rows", 16, 1 << 20), default=4096, metavar="N", help="most rows of a pack (default: 4096)")
-    p.add_argument("--max-waiting", type=whole("max-waiting", 1, 1_000_000), default=512, metavar="N", help="most requests at a time; more get 429 (default: 512)")
+    p.add_argument(
+        "--port",
+        type=whole("port", 0, 65535),
+        default=8400,
+        metavar="N",
+        help="default 8400; 0 takes a free one",
+    )
+    p.add_argument(
+        "--max-rows",
+        type=whole("max-rows", 16, 1 << 20),
+        default=4096,
+        metavar="N",
+        help="most rows of a pack (default: 4096)",
+    )
+    p.add_argument(
+        "--max-waiting",
+        type=whole("max-waiting", 1, 1_000_000),
+        default=512,
+        metavar="N",
+        help="most requests at a time; more get 429 (default: 512)",
+    )
     _machine(p)
 
 
 def _train(commands: Commands) -> None:
-    p = commands.add_parser("train", help="run a recipe; a rerun resumes", description="Run the stages of a recipe. Run again, it continues where it was.")
+    p = commands.add_parser(
+        "train",
+        help="run a recipe; a rerun resumes",
+        description="Run the stages of a recipe. Run again, it continues where it was.",
+    )
     p.add_argument("recipe", metavar="RECIPE", help="a .py file, or the name of one in recipes/")
-    p.add_argument("stage", nargs="?", metavar="STAGE", help="one stage of it (default: all, in order)")
+    p.add_argument(
+        "stage", nargs="?", metavar="STAGE", help="one stage of it (default: all, in order)"
+    )
+    p.add_argument("argument", nargs="*", metavar="ARGUMENT", help="what the stage takes")
 
 
 def _bench(commands: Commands) -> None:
-    p = commands.add_parser("bench", help="measure", description="Measure; correctness is checked first, and without it no speed is told.")
+    p = commands.add_parser(
+        "bench",
+        help="measure",
+        description="Measure; correctness is checked first, and without it no speed is told.",
+    )
     p.add_argument("name", metavar="NAME", help="parity, generate, server or suite")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
-    p.add_argument("--quick", action="store_true", help="under 3 minutes on 2 cores, with small samples")
+    p.add_argument(
+        "--quick", action="store_true", help="under 3 minutes on 2 cores, with small samples"
+    )
 
 
 def _models(commands: Commands) -> None:
-    p = commands.add_parser("models", help="list shipped models, or look into a directory", description="List the shipped models, or look into a model directory.")
+    p = commands.add_parser(
+        "models",
+        help="list shipped models, or look into a directory",
+        description="List the shipped models, or look into a model directory.",
+    )
     p.add_argument("directory", nargs="?", metavar="DIR", help="a diffusers directory")
     p.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _doctor(commands: Commands) -> None:
-    p = commands.add_parser("doctor", help="what this machine offers", description="Tell what this machine offers, with a short probe of its kernels.")
+    p = commands.add_parser(
+        "doctor",
+        help="what this machine offers",
+        description="Tell what this machine offers, with a short probe of its kernels.",
+    )
     p.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _machine(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--model", default="default", metavar="MODEL", help="a shipped model or a diffusers directory (default: default)")
+    p.add_argument(
+        "--model",
+        default="default",
+        metavar="MODEL",
+        help="a shipped model or a diffusers directory (default: default)",
+    )
     p.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: float32)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: auto)")
-    p.add_argument("--threads", type=whole("threads", 1, 4096), metavar="N", help="of the CPU kernels (default: MUSIVA_THREADS, or all cores)")
+    p.add_argument(
+        "--threads",
+        type=whole("threads", 1, 4096),
+        metavar="N",
+        help="of the CPU kernels (default: MUSIVA_THREADS, or all cores)",
+    )

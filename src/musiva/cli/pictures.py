@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musiva import __version__
 from musiva.core.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class Destination:
         if self.is_file and count > 1:
             raise InvalidInput("out", str(out), f"a directory, for {count} pictures")
         if self.is_file and out.exists() and not force:
-            raise InvalidInput("out", str(out), "a file that does not exist yet, or --force to replace it")
+            raise InvalidInput(
+                "out", str(out), "a file that does not exist yet, or --force to replace it"
+            )
         check_writable("out", out.parent if self.is_file else out)
 
     def write(self, picture: Image.Image, stem: str, note: Mapping[str, object]) -> Path:
@@ -45,7 +48,8 @@ class Destination:
         from PIL.PngImagePlugin import PngInfo
 
         chunk = PngInfo()
-        chunk.add_itxt("musiva", json.dumps(note, ensure_ascii=False))
+        chunk.add_text("musiva", json.dumps(note))
+        chunk.add_text("Software", f"musiva {__version__}")
         directory = self.out.parent if self.is_file else self.out
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -111,7 +115,9 @@ def check_writable(field: str, directory: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InvalidInput(field, str(directory), f"a directory that can be written ({reason})") from error
+        raise InvalidInput(
+            field, str(directory), f"a directory that can be written ({reason})"
+        ) from error
 
 
 def stem_of(prompt: str, seed: int) -> str:
@@ -126,7 +132,9 @@ def grid_of(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
     width, height = rows[0][0].size
     columns = max(len(row) for row in rows)
-    grid = Image.new("RGB", (columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP), "white")
+    grid = Image.new(
+        "RGB", (columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP), "white"
+    )
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             grid.paste(picture, (x * (width + GAP), y * (height + GAP)))

@@ -17,7 +17,9 @@ BAR = 24
 class Progress:
     """Counts up to a total that may become known late. Use as a context, so that the terminal line ends."""
 
-    def __init__(self, stream: TextIO, label: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO, label: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream, self._label, self._clock = stream, label, clock
         self._terminal = stream.isatty()
         self._start = self._shown = clock()

@@ -10,7 +10,8 @@ MusivaError
   ExecutionFailed     a request failed while it ran            500   exit 1
     NonFinite         its numbers became NaN or infinite       500   exit 1
 
-Each class carries the HTTP status and the exit code that the server and the command line answer with.
+Each class carries the HTTP status and the exit code that the server and the command line answer
+with.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The pack: rows of many samples, of any sizes, in one ragged batch without a batch axis.
 
 Each stream (image, text, reference) lays its rows out one segment after another; segment i of every
-stream belongs to the same sample branch. A segment is padded to a multiple of `ROW_ALIGN` rows and the
-whole stream to a `bucket`, so that kernels see few distinct shapes and a row's result never depends on
-who else is in the pack.
+stream belongs to the same sample branch. A segment is padded to a multiple of `ROW_ALIGN` rows and
+the whole stream to a `bucket`, so that kernels see few distinct shapes and a row's result never
+depends on who else is in the pack.
 
-Shape letters: T rows of a stream with padding, M modulation rows, G groups, L rows of a group, D width.
+Shape letters: T rows of a stream with padding, M modulation rows, G groups, L rows of a group, D
+width.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Segment:
 class Groups:
     """`count` groups of `length` rows that attend among themselves, inside segment `segment`.
 
-    Group g, member l is row `start + g * group_stride + l * member_stride`; windows, which are not such a
-    grid, carry their rows as index_GL instead.
+    Group g, member l is row `start + g * group_stride + l * member_stride`; windows, which are not
+    such a grid, carry their rows as index_GL instead.
     """
 
     segment: int
@@ -68,8 +69,8 @@ class Groups:
 class Rows:
     """The row layout of one stream; immutable, and built once per plan.
 
-    `complete` is False after `take`: some rows of the grid are absent, and whatever mixes tokens has to
-    get them from pages.
+    `complete` is False after `take`: some rows of the grid are absent, and whatever mixes tokens
+    has to get them from pages.
     """
 
     def __init__(
@@ -93,7 +94,9 @@ class Rows:
         keys: Sequence[Hashable] | None = None,
         device: torch.device | str = "cpu",
     ) -> Rows:
-        """Lay out one segment per grid, in order, each padded to `ROW_ALIGN` and the total to a bucket."""
+        """Lay out one segment per grid, in order, each padded to `ROW_ALIGN` and the total to a
+        bucket.
+        """
         segments, start = [], 0
         for i, grid in enumerate(grids):
             length = grid[0] * grid[1] * grid[2]
@@ -108,7 +111,9 @@ class Rows:
 
     @cached_property
     def segment_T(self) -> Tensor:
-        """[T] int64: the segment of each row; padding behind the last segment counts as the last one's."""
+        """[T] int64: the segment of each row; padding behind the last segment counts as the last
+        one's.
+        """
         if self._taken_T is not None:
             return self._taken_T[0]
         owner_T = torch.full((self.num_rows,), max(len(self.segments) - 1, 0), dtype=torch.int64)
@@ -154,7 +159,9 @@ class Rows:
         (height, width) window of tokens; windows at the far edges are smaller.
         """
         if not self.complete:
-            raise RuntimeError("rows were taken from this pack: token mixing needs the absent rows' pages")
+            raise RuntimeError(
+                "rows were taken from this pack: token mixing needs the absent rows' pages"
+            )
         if over not in self._groups:
             self._groups[over] = tuple(self._build_groups(over))
         return self._groups[over]
@@ -181,11 +188,13 @@ class Rows:
         return groups
 
     def neighbours(self, width: int) -> Tensor:
-        """[T, (2 * width + 1)**2] int64: the rows around each row, in row-major order; `num_rows` where there is
-        none, outside of the picture and for padding.
+        """[T, (2 * width + 1)**2] int64: the rows around each row, in row-major order; `num_rows`
+        where there is none, outside of the picture and for padding.
         """
         if not self.complete:
-            raise RuntimeError("rows were taken from this pack: neighbours need the absent rows' pages")
+            raise RuntimeError(
+                "rows were taken from this pack: neighbours need the absent rows' pages"
+            )
         if width not in self._neighbours:
             side = 2 * width + 1
             index_TN = torch.full((self.num_rows, side * side), self.num_rows, dtype=torch.int64)
@@ -219,8 +228,8 @@ class Rows:
 class Pack:
     """Row layouts by stream; segment i of every stream is the same sample branch.
 
-    Modulation tables have one row per sample branch, padded to `num_mod_rows`; `pack.mod_row` looks them up
-    for the image rows.
+    Modulation tables have one row per sample branch, padded to `num_mod_rows`; `pack.mod_row` looks
+    them up for the image rows.
     """
 
     def __init__(self, streams: Mapping[str, Rows]) -> None:
@@ -238,7 +247,9 @@ class Pack:
         text_keys: Sequence[Hashable] | None = None,
         device: torch.device | str = "cpu",
     ) -> Pack:
-        """grids: image tokens of each branch as (frames, height, width). text_lengths: its text rows."""
+        """grids: image tokens of each branch as (frames, height, width). text_lengths: its text
+        rows.
+        """
         streams = {"image": Rows.build(grids, device=device)}
         if text_lengths is not None:
             streams["text"] = Rows.build([(1, 1, n) for n in text_lengths], text_keys, device)
@@ -263,12 +274,18 @@ class Pack:
         return Pack({**self.streams, stream: self.streams[stream].take(rows)})
 
     def level(self, k: int) -> Pack:
-        """The same samples on a grid coarsened k times by 2 in height and width (U-Nets); k = 0 is this."""
+        """The same samples on a grid coarsened k times by 2 in height and width (U-Nets); k = 0 is
+        this.
+        """
         if k == 0:
             return self
         if k not in self._levels:
-            grids = [(f, -(-h >> k), -(-w >> k)) for f, h, w in (s.grid for s in self.image.segments)]
-            self._levels[k] = Pack({**self.streams, "image": Rows.build(grids, device=self.image.device)})
+            grids = [
+                (f, -(-h >> k), -(-w >> k)) for f, h, w in (s.grid for s in self.image.segments)
+            ]
+            self._levels[k] = Pack(
+                {**self.streams, "image": Rows.build(grids, device=self.image.device)}
+            )
         return self._levels[k]
 
     @cached_property
@@ -276,8 +293,8 @@ class Pack:
         return {}
 
     def rows_between(self, fine: int, coarse: int) -> tuple[Tensor, Tensor]:
-        """Row maps between two levels: (corner [Tc]: the fine row at the top left of each coarse row;
-        parent [Tf]: the coarse row that covers each fine row). Padding maps to row 0.
+        """Row maps between two levels: (corner [Tc]: the fine row at the top left of each coarse
+        row; parent [Tf]: the coarse row that covers each fine row). Padding maps to row 0.
         """
         below, above, by = self.level(fine).image, self.level(coarse).image, coarse - fine
         corner_T = torch.zeros(above.num_rows, dtype=torch.int64)
@@ -305,8 +322,8 @@ class Pack:
 
 
 def patchify(latent: Tensor, patch: Grid) -> tuple[Tensor, Grid]:
-    """[C, H, W] or [C, F, H, W] -> tokens [L, C * pf * ph * pw] and their grid. Rows and columns that do not
-    fill a patch are dropped, as a strided convolution drops them.
+    """[C, H, W] or [C, F, H, W] -> tokens [L, C * pf * ph * pw] and their grid. Rows and columns
+    that do not fill a patch are dropped, as a strided convolution drops them.
     """
     x = latent if latent.ndim == 4 else latent.unsqueeze(1)
     grid = tuple(n // p for n, p in zip(x.shape[1:], patch, strict=True))

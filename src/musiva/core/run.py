@@ -1,11 +1,13 @@
 """The seam between a denoiser and whoever runs it.
 
-A denoiser (`musiva.models.base.Denoiser`) is `embed`, `segments` and `head`; token-wise code inside them is
-free, and whatever mixes tokens, or is worth replacing, goes through a `Run`. The plain run calls straight
-through; policies, parallel forms and reduced precision are other runs over the same model code.
+A denoiser (`musiva.models.base.Denoiser`) is `embed`, `segments` and `head`; token-wise code inside
+them is free, and whatever mixes tokens, or is worth replacing, goes through a `Run`. The plain run
+calls straight through; policies, parallel forms and reduced precision are other runs over the same
+model code.
 
-Contract for implementers: every method returns what the plain run would, to the accuracy that the run
-promises, and never changes its arguments. Contract for models: `site` is unique in the model and constant.
+Contract for implementers: every method returns what the plain run would, to the accuracy that the
+run promises, and never changes its arguments. Contract for models: `site` is unique in the model
+and constant.
 """
 
 from __future__ import annotations
@@ -28,23 +30,25 @@ V = TypeVar("V")
 
 class Run(Protocol):
     def branch(self, site: str, fn: Callable[[X, Pack], X], x: X, pack: Pack) -> X:
-        """The value of a residual branch, which the caller adds. fn may be called on the rows of a part of
-        the pack, or not at all, so it must be a function of its arguments alone. x is [T, D] of the image
-        stream, or all streams that the branch writes. Branches nest.
+        """The value of a residual branch, which the caller adds. fn may be called on the rows of a
+        part of the pack, or not at all, so it must be a function of its arguments alone. x is [T,
+        D] of the image stream, or all streams that the branch writes. Branches nest.
         """
         ...
 
-    def attend(self, site: str, qkv: Mapping[str, QKV], pack: Pack, over: Over = "sample") -> Streams:
-        """Softmax attention in groups of rows. qkv: for each stream (q, k, v), each [T, H, K] or None; a
-        stream with q None only is attended to, one with k and v None only attends. Keys of a group are the
-        rows of all its streams, in the order of qkv and in canonical token order.
+    def attend(
+        self, site: str, qkv: Mapping[str, QKV], pack: Pack, over: Over = "sample"
+    ) -> Streams:
+        """Softmax attention in groups of rows. qkv: for each stream (q, k, v), each [T, H, K] or
+        None; a stream with q None only is attended to, one with k and v None only attends. Keys of
+        a group are the rows of all its streams, in the order of qkv and in canonical token order.
         Returns [T, H, K] for each stream with queries; padding rows are unspecified but finite.
         """
         ...
 
     def halo(self, site: str, x: Tensor, pack: Pack, width: int) -> Tensor:
-        """The neighbourhood of each image row: [T, D] -> [T, (2 * width + 1)**2, D], zero outside of the
-        picture, in row-major order.
+        """The neighbourhood of each image row: [T, D] -> [T, (2 * width + 1)**2, D], zero outside
+        of the picture, in row-major order.
         """
         ...
 
@@ -52,10 +56,14 @@ class Run(Protocol):
         """Sums over the real rows of each sample branch: [T, S] -> [M, S]."""
         ...
 
-    def linear(self, site: str, layer: nn.Linear, x: Tensor, pack: Pack, activation: str | None = None) -> Tensor:
+    def linear(
+        self, site: str, layer: nn.Linear, x: Tensor, pack: Pack, activation: str | None = None
+    ) -> Tensor:
         """layer(x), then `activation` (None or "gelu_tanh")."""
         ...
 
     def once(self, site: str, fn: Callable[[], V], key: Hashable) -> V:
-        """fn(), or what it returned before for the same site and key. fn depends on weights and key only."""
+        """fn(), or what it returned before for the same site and key. fn depends on weights and key
+        only.
+        """
         ...

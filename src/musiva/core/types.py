@@ -1,7 +1,8 @@
 """The host records that everything speaks in: requests, plans, results. No torch here.
 
-A step is a plan: `schedule(state, clock) -> StepPlan` decides on the host, `execute(plan) -> StepResult` touches
-the device, `update(state, plan, result)` changes the record. Tensors are named by the handle of their slot.
+A step is a plan: `schedule(state, clock) -> StepPlan` decides on the host, `execute(plan) ->
+StepResult` touches the device, `update(state, plan, result)` changes the record. Tensors are named
+by the handle of their slot.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Path:
 class Request:
     """What a user asked for. Picture i of `num_images` uses seed + i.
 
-    size: (width, height) in pixels. guidance: scale of classifier-free guidance; at 1 or below only the
-    conditional branch runs. quality: 1 to 100, 100 is the dense run.
+    size: (width, height) in pixels. guidance: scale of classifier-free guidance; at 1 or below only
+    the conditional branch runs. quality: 1 to 100, 100 is the dense run.
     """
 
     id: str
@@ -97,7 +98,8 @@ class DecodeItem:
 class StepPlan:
     """One step: items of one kind that run together, after the slots in `release` are freed.
 
-    release: samples that ended early (cancelled, failed); drop_texts: prompts no one needs any more.
+    release: samples that ended early (cancelled, failed); drop_texts: prompts no one needs any
+    more.
     """
 
     number: int
@@ -109,7 +111,9 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one item. error: why it failed, or None; the others of the plan are not affected."""
+    """What became of one item. error: why it failed, or None; the others of the plan are not
+    affected.
+    """
 
     error: Exception | None = None
     picture: object | None = None

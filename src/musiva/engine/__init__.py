@@ -1,4 +1,6 @@
-"""The engine: the step loop, its record, its scheduler and executor, and the front door for callers."""
+"""The engine: the step loop, its record, its scheduler and executor, and the front door for
+callers.
+"""
 
 from __future__ import annotations
 

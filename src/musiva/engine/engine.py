@@ -1,4 +1,6 @@
-"""The engine as users hold it: one model, one loop in a thread of its own, any number of callers."""
+"""The engine as users hold it: one model, one loop in a thread of its own, any number of
+callers.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,8 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -52,9 +53,11 @@ class Engine:
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
-        """max_waiting: most requests at a time, running ones included; one more raises Overloaded."""
+        """max_waiting: most requests at a time, running ones included; one more raises
+        Overloaded.
+        """
 
-        scheduler: Scheduler.Config = Scheduler.Config()
+        scheduler: Scheduler.Config = field(default_factory=Scheduler.Config)
         max_waiting: int = 512
 
     def __init__(
@@ -81,7 +84,9 @@ class Engine:
         dtype: str = "float32",
         device: str = "auto",
     ) -> Engine:
-        """A shipped model by name, or a diffusers directory. Raises UnknownModel, BadCheckpoint, InvalidInput."""
+        """A shipped model by name, or a diffusers directory. Raises UnknownModel, BadCheckpoint,
+        InvalidInput.
+        """
         return cls(load_pipeline(model, dtype=dtype, device=device), config)
 
     def __enter__(self) -> Engine:
@@ -119,17 +124,27 @@ class Engine:
         sampler: str | None = None,
         spacing: str | None = None,
         shift: float | None = None,
-        id: str | None = None,
+        request_id: str | None = None,
     ) -> Request:
         """A checked request; None is the model's default, a seed of None a random one.
 
         Raises InvalidInput naming the first field that is not allowed, its value and what is.
         """
         defaults = self.pipeline.defaults
-        size = defaults.size if size is None else (_whole("size", size[0], 1), _whole("size", size[1], 1))
+        size = (
+            defaults.size
+            if size is None
+            else (_whole("size", size[0], 1), _whole("size", size[1], 1))
+        )
         self.pipeline.check_size(size)
-        seed = int.from_bytes(os.urandom(4), "big") if seed is None else _whole("seed", seed, 0, MAX_SEED)
-        guidance = defaults.guidance if guidance is None else _number("guidance", guidance, 0.0, 100.0)
+        seed = (
+            int.from_bytes(os.urandom(4), "big")
+            if seed is None
+            else _whole("seed", seed, 0, MAX_SEED)
+        )
+        guidance = (
+            defaults.guidance if guidance is None else _number("guidance", guidance, 0.0, 100.0)
+        )
         path = Path(
             steps=defaults.steps if steps is None else _whole("steps", steps, 1, 1000),
             sampler=sampler,
@@ -140,7 +155,7 @@ class Engine:
         if _whole("quality", quality, 1, 100) != 100:
             raise InvalidInput("quality", quality, "100: only the dense run is built so far")
         return Request(
-            id=id or uuid.uuid4().hex,
+            id=request_id or uuid.uuid4().hex,
             prompt=self._checked_prompt("prompt", prompt),
             negative_prompt=self._checked_prompt("negative_prompt", negative_prompt, empty=True),
             size=size,
@@ -160,9 +175,12 @@ class Engine:
         branch_rows = -(-self.pipeline.num_tokens(request.size) // ROW_ALIGN) * ROW_ALIGN
         return branch_rows * (2 if request.guided else 1)
 
-    def submit(self, request: Request, listener: Listener, *, latents: Sequence[Tensor] | None = None) -> None:
-        """Queue a request. `listener` is called in the engine's thread with each of its events; it must be quick
-        and not raise. Raises Overloaded, Unavailable, or InvalidInput for latents that do not fit.
+    def submit(
+        self, request: Request, listener: Listener, *, latents: Sequence[Tensor] | None = None
+    ) -> None:
+        """Queue a request. `listener` is called in the engine's thread with each of its events; it
+        must be quick and not raise. Raises Overloaded, Unavailable, or InvalidInput for latents
+        that do not fit.
         """
         if latents is not None:
             self._check_latents(request, latents)
@@ -171,7 +189,9 @@ class Engine:
         with self._wake:
             self.check()
             if len(self._listeners) >= self.config.max_waiting:
-                raise Overloaded(f"{len(self._listeners)} requests are waiting; at most {self.config.max_waiting}")
+                raise Overloaded(
+                    f"{len(self._listeners)} requests are waiting; at most {self.config.max_waiting}"
+                )
             if request.id in self._listeners:
                 raise InvalidInput("id", request.id, "an id that no waiting request has")
             self._listeners[request.id] = listener
@@ -179,7 +199,9 @@ class Engine:
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
-        """Stop a request when the current step ends; it gets the event "failed" with Cancelled. Unknown ids pass."""
+        """Stop a request when the current step ends; it gets the event "failed" with Cancelled.
+        Unknown ids pass.
+        """
         with self._wake:
             if request_id in self._listeners:
                 self._cancelled.add(request_id)
@@ -190,33 +212,48 @@ class Engine:
         """Requests that have not ended."""
         return len(self._listeners)
 
-    def stream(self, prompt: str, *, latents: Sequence[Tensor] | None = None, **options: object) -> Stream:
-        """Events of one request up to "done". Options are those of `request`. Raises what the request failed of;
-        leaving the loop early cancels it.
+    def stream(
+        self, prompt: str, *, latents: Sequence[Tensor] | None = None, **options: object
+    ) -> Stream:
+        """Events of one request up to "done". Options are those of `request`. Raises what the
+        request failed of; leaving the loop early cancels it.
         """
         return Stream(self, self.request(prompt, **options), latents)  # type: ignore[arg-type]
 
     def generate(
-        self, prompts: str | Sequence[str], *, latents: Sequence[Tensor] | None = None, **options: object
+        self,
+        prompts: str | Sequence[str],
+        *,
+        latents: Sequence[Tensor] | None = None,
+        **options: object,
     ) -> list[Image.Image]:
-        """Pictures of all prompts, in order; `num_images` of each. Prompt i uses the same seed as prompt 0.
+        """Pictures of all prompts, in order; `num_images` of each. Prompt i uses the same seed as
+        prompt 0.
 
-        latents: [C, H, W] each, one per picture, instead of the noise of the seed. Options are those of `request`.
-        Raises InvalidInput, or what the first failed request failed of; the others are then cancelled.
+        latents: [C, H, W] each, one per picture, instead of the noise of the seed. Options are
+        those of `request`. Raises InvalidInput, or what the first failed request failed of; the
+        others are then cancelled.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             return []
         first = self.request(prompts[0], **options)  # type: ignore[arg-type]
         requests = [
-            replace(first, id=uuid.uuid4().hex, prompt=self._checked_prompt(f"prompts[{i}]", prompt))
+            replace(
+                first, id=uuid.uuid4().hex, prompt=self._checked_prompt(f"prompts[{i}]", prompt)
+            )
             for i, prompt in enumerate(prompts)
         ]
         count = first.num_images
         if latents is not None and len(latents) != count * len(requests):
             raise InvalidInput("latents", len(latents), f"{count * len(requests)}, one per picture")
-        parts = [None if latents is None else latents[i * count : (i + 1) * count] for i in range(len(requests))]
-        streams = [Stream(self, request, part) for request, part in zip(requests, parts, strict=True)]
+        parts = [
+            None if latents is None else latents[i * count : (i + 1) * count]
+            for i in range(len(requests))
+        ]
+        streams = [
+            Stream(self, request, part) for request, part in zip(requests, parts, strict=True)
+        ]
         pictures: list[Image.Image] = []
         try:
             for stream in streams:
@@ -228,7 +265,9 @@ class Engine:
         return pictures
 
     def _schedule(self, path: Path) -> Schedule:
-        return build_schedule(self.pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift)
+        return build_schedule(
+            self.pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
+        )
 
     def _checked_prompt(self, field: str, prompt: object, *, empty: bool = False) -> str:
         if not isinstance(prompt, str) or (not empty and not prompt.strip()):
@@ -263,7 +302,11 @@ class Engine:
             self._closing = True
             left = list(self._listeners)
         for request_id in left:
-            reason = Unavailable(f"the engine stopped: {self._broken}") if self._broken else Cancelled("closed")
+            reason = (
+                Unavailable(f"the engine stopped: {self._broken}")
+                if self._broken
+                else Cancelled("closed")
+            )
             self._tell(Event(request_id, "failed", error=reason))
 
     def _take_in(self) -> bool:
@@ -276,10 +319,14 @@ class Engine:
                 return False
         for s in arrived:
             if s.request.id not in cancelled:
-                self._loop.submit(s.request, num_evaluations=s.num_evaluations, rows=s.rows, latents=s.latents)
+                self._loop.submit(
+                    s.request, num_evaluations=s.num_evaluations, rows=s.rows, latents=s.latents
+                )
         for request_id in cancelled:
             self._loop.cancel(request_id)
-            self._tell(Event(request_id, "failed", error=Cancelled(f"request {request_id} was cancelled")))
+            self._tell(
+                Event(request_id, "failed", error=Cancelled(f"request {request_id} was cancelled"))
+            )
         return True
 
     def _sleep(self) -> None:
@@ -301,7 +348,9 @@ class Engine:
 
 
 class Stream:
-    """The events of one request, which is submitted at once; `close` it to leave early, which cancels it."""
+    """The events of one request, which is submitted at once; `close` it to leave early, which
+    cancels it.
+    """
 
     def __init__(self, engine: Engine, request: Request, latents: Sequence[Tensor] | None) -> None:
         self._engine, self._request = engine, request
@@ -337,7 +386,12 @@ class Stream:
 
 def _whole(field: str, value: object, low: int, high: int | None = None) -> int:
     allowed = f"a whole number from {low}" + (f" to {high}" if high is not None else "")
-    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or value < low
+        or (high is not None and value > high)
+    ):
         raise InvalidInput(field, value, allowed)
     return value
 

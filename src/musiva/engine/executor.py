@@ -18,7 +18,16 @@ from torch import Tensor
 
 from musiva.core.errors import ExecutionFailed, MusivaError, NonFinite
 from musiva.core.pack import Grid, Pack, patchify, unpatchify
-from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Kind, Outcome, Path, StepPlan, StepResult
+from musiva.core.types import (
+    DecodeItem,
+    DenoiseItem,
+    EncodeItem,
+    Kind,
+    Outcome,
+    Path,
+    StepPlan,
+    StepResult,
+)
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.runner import PlainRun, forward
 from musiva.models import Inputs
@@ -32,7 +41,9 @@ REMEMBERED_PACKS = 8
 
 @dataclass(slots=True)
 class Slot:
-    """What the device keeps of one sample: its latent as tokens and the solver's history, both float32."""
+    """What the device keeps of one sample: its latent as tokens and the solver's history, both
+    float32.
+    """
 
     latent_LC: Tensor
     grid: Grid
@@ -40,9 +51,11 @@ class Slot:
 
 
 class InlineExecutor:
-    """Runs plans in this process on one device. Owns the slots that plans name by sample and prompt.
+    """Runs plans in this process on one device. Owns the slots that plans name by sample and
+    prompt.
 
-    execute() never raises for what one item did: its outcome carries the error and the others go on.
+    execute() never raises for what one item did: its outcome carries the error and the others go
+    on.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -59,7 +72,9 @@ class InlineExecutor:
 
     def put_latent(self, sample: str, latent_CHW: Tensor) -> None:
         """Give a sample its starting latent, at the noise level of its first evaluation."""
-        tokens_LC, grid = patchify(latent_CHW.to(self.pipeline.device, torch.float32), self.pipeline.denoiser.patch)
+        tokens_LC, grid = patchify(
+            latent_CHW.to(self.pipeline.device, torch.float32), self.pipeline.denoiser.patch
+        )
         self._slots[sample] = Slot(tokens_LC, grid)
 
     def latent(self, sample: str) -> Tensor:
@@ -80,13 +95,19 @@ class InlineExecutor:
             elif plan.kind is Kind.ENCODE:
                 outcomes = self._encode([i for i in plan.items if isinstance(i, EncodeItem)])
             elif plan.kind is Kind.DENOISE:
-                outcomes, rows = self._denoise([i for i in plan.items if isinstance(i, DenoiseItem)])
+                outcomes, rows = self._denoise(
+                    [i for i in plan.items if isinstance(i, DenoiseItem)]
+                )
             else:
                 outcomes = [self._decode(i) for i in plan.items if isinstance(i, DecodeItem)]
         except Exception as error:
             # The boundary of a step: all of its requests fail, the engine lives on.
             log.exception("step %d (%s) failed: %s", plan.number, plan.kind, plan.items)
-            reason = error if isinstance(error, MusivaError) else ExecutionFailed(f"{plan.kind} failed: {error}")
+            reason = (
+                error
+                if isinstance(error, MusivaError)
+                else ExecutionFailed(f"{plan.kind} failed: {error}")
+            )
             outcomes = [Outcome(error=reason) for _ in plan.items]
         return StepResult(plan.number, tuple(outcomes), time.perf_counter() - start, rows)
 
@@ -110,11 +131,15 @@ class InlineExecutor:
         by_branch = iter(pack.split(prediction_TC))
         updates = []
         for item in items:
-            prediction_LC, *other = (self.pipeline.clean_channels(next(by_branch)).float() for _ in item.prompts)
+            prediction_LC, *other = (
+                self.pipeline.clean_channels(next(by_branch)).float() for _ in item.prompts
+            )
             if other:
                 prediction_LC = guide(prediction_LC, other[0], item.guidance)
             slot, schedule = self._slots[item.sample], self._schedule(item.path)
-            updates.append(step(schedule, item.evaluation, slot.latent_LC, prediction_LC, slot.memory))
+            updates.append(
+                step(schedule, item.evaluation, slot.latent_LC, prediction_LC, slot.memory)
+            )
         # One transfer tells of all samples whether they are still numbers.
         finite = torch.stack([latent_LC.isfinite().all() for latent_LC, _ in updates]).tolist()
         outcomes = []
@@ -132,7 +157,9 @@ class InlineExecutor:
         self.put_latent(item.sample, noise_CHW * initial_scale(self._schedule(item.path)))
 
     def _pack(self, items: Sequence[DenoiseItem]) -> Pack:
-        grids, prompts = zip(*((self._slots[i.sample].grid, p) for i in items for p in i.prompts), strict=True)
+        grids, prompts = zip(
+            *((self._slots[i.sample].grid, p) for i in items for p in i.prompts), strict=True
+        )
         if (grids, prompts) not in self._packs:
             lengths = [self._texts[p].shape[0] for p in prompts]
             self._packs[grids, prompts] = Pack.build(grids, lengths, prompts, self.pipeline.device)

@@ -17,7 +17,9 @@ Observer = Callable[[StepPlan, StepResult], None]
 
 
 class Executor(Protocol):
-    """Runs plans. execute() raises for nothing that a request did: the outcome of its item carries the error."""
+    """Runs plans. execute() raises for nothing that a request did: the outcome of its item carries
+    the error.
+    """
 
     def execute(self, plan: StepPlan) -> StepResult: ...
 
@@ -36,20 +38,29 @@ class StepLoop:
     observe is called with every plan and its result; the plans alone replay a run.
     """
 
-    def __init__(self, executor: Executor, scheduler: Scheduler, observe: Observer | None = None) -> None:
+    def __init__(
+        self, executor: Executor, scheduler: Scheduler, observe: Observer | None = None
+    ) -> None:
         self.executor = executor
         self.scheduler = scheduler
         self.state = EngineState()
         self._observe = observe
 
     def submit(
-        self, request: Request, *, num_evaluations: int, rows: int, latents: Sequence[Tensor] | None = None
+        self,
+        request: Request,
+        *,
+        num_evaluations: int,
+        rows: int,
+        latents: Sequence[Tensor] | None = None,
     ) -> None:
-        """Admit all pictures of a request. rows: packed rows of one of them. latents: one [C, H, W] each, where
-        the pictures start instead of from the noise of their seeds.
+        """Admit all pictures of a request. rows: packed rows of one of them. latents: one [C, H, W]
+        each, where the pictures start instead of from the noise of their seeds.
         """
         samples = [
-            SampleState(f"{request.id}/{i}", request, i, num_evaluations, rows, fresh=latents is None)
+            SampleState(
+                f"{request.id}/{i}", request, i, num_evaluations, rows, fresh=latents is None
+            )
             for i in range(request.num_images)
         ]
         admit(self.state, samples)
@@ -57,7 +68,9 @@ class StepLoop:
             self.executor.put_latent(sample.id, latent_CHW)
 
     def cancel(self, request: str) -> bool:
-        """Drop a request between two steps; its slots are freed by the next one. False if it is not there."""
+        """Drop a request between two steps; its slots are freed by the next one. False if it is not
+        there.
+        """
         return cancel(self.state, request)
 
     def step(self) -> list[Event] | None:

@@ -1,4 +1,6 @@
-"""A model directory, loaded: text encoder, denoiser, autoencoder and noise model, with their limits."""
+"""A model directory, loaded: text encoder, denoiser, autoencoder and noise model, with their
+limits.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ DEFAULTS_FILE = "musiva.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What a request gets that does not say, and what it may say; `musiva.json` beside model_index.json.
+    """What a request gets that does not say, and what it may say; `musiva.json` beside
+    model_index.json.
 
     size: (width, height) in pixels. min_side, max_side: in pixels.
     """
@@ -43,7 +46,9 @@ class Defaults:
 
     @classmethod
     def read(cls, directory: FilePath, native: int, unit: int) -> Defaults:
-        """From the directory's file, or else from the size that the model was trained at. Raises BadCheckpoint."""
+        """From the directory's file, or else from the size that the model was trained at. Raises
+        BadCheckpoint.
+        """
         if not (directory / DEFAULTS_FILE).exists():
             return cls(size=(native, native), min_side=unit, max_side=2 * native)
         values = read_config(directory, DEFAULTS_FILE)
@@ -53,7 +58,9 @@ class Defaults:
             raise BadCheckpoint(f"{directory / DEFAULTS_FILE}: {error}") from error
         sides = (defaults.min_side, *defaults.size, defaults.max_side)
         if len(defaults.size) != 2 or any(side % unit for side in sides) or min(sides) < unit:
-            raise BadCheckpoint(f"{directory / DEFAULTS_FILE}: {json.dumps(values)}: sides are multiples of {unit}")
+            raise BadCheckpoint(
+                f"{directory / DEFAULTS_FILE}: {json.dumps(values)}: sides are multiples of {unit}"
+            )
         return defaults
 
 
@@ -73,7 +80,11 @@ class Pipeline:
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(channels, height, width) of the latent of a picture of `size` (width, height)."""
-        return (self.denoiser.in_channels, size[1] // self.vae.downscale, size[0] // self.vae.downscale)
+        return (
+            self.denoiser.in_channels,
+            size[1] // self.vae.downscale,
+            size[0] // self.vae.downscale,
+        )
 
     def num_tokens(self, size: tuple[int, int]) -> int:
         return (size[0] // self.unit) * (size[1] // self.unit)
@@ -86,19 +97,27 @@ class Pipeline:
             raise InvalidInput("size", f"{size[0]}x{size[1]}", allowed)
 
     def size_conditions(self, sizes: Sequence[tuple[int, int]], num_rows: int) -> dict[str, Tensor]:
-        """The further conditions of PixArt-alpha at 1024: the picture's height and width, and their ratio."""
+        """The further conditions of PixArt-alpha at 1024: the picture's height and width, and their
+        ratio.
+        """
         if not self.denoiser.extra:
             return {}
         padded = [*sizes, *[(1, 1)] * (num_rows - len(sizes))]
-        resolution = torch.tensor([[h, w] for w, h in padded], dtype=torch.float32, device=self.device)
+        resolution = torch.tensor(
+            [[h, w] for w, h in padded], dtype=torch.float32, device=self.device
+        )
         return {"resolution": resolution, "aspect_ratio": resolution[:, :1] / resolution[:, 1:]}
 
     def clean_channels(self, prediction_LC: Tensor) -> Tensor:
-        """Without the channels that some models add for a learned variance, which no solver here reads."""
+        """Without the channels that some models add for a learned variance, which no solver here
+        reads.
+        """
         return prediction_LC[:, : self.denoiser.in_channels * math.prod(self.denoiser.patch)]
 
     def decode(self, latent_CHW: Tensor) -> Tensor:
-        """[C, h, w] -> [3, H, W], nominally -1 to 1. One picture at a time: its bytes depend on it alone."""
+        """[C, h, w] -> [3, H, W], nominally -1 to 1. One picture at a time: its bytes depend on it
+        alone.
+        """
         weight = next(self.vae.parameters())
         return self.vae.decode(self.vae.unscale(latent_CHW[None].to(weight.dtype)))[0]
 
@@ -114,8 +133,8 @@ def load_pipeline(
 ) -> Pipeline:
     """Load a shipped model by name, or a diffusers PixArt directory.
 
-    dtype: "float32" or "bfloat16", of the denoiser and the text encoder. device: "auto", "cpu", "cuda", "cuda:1".
-    Raises UnknownModel, BadCheckpoint or InvalidInput.
+    dtype: "float32" or "bfloat16", of the denoiser and the text encoder. device: "auto", "cpu",
+    "cuda", "cuda:1". Raises UnknownModel, BadCheckpoint or InvalidInput.
     """
     if dtype not in DTYPES:
         raise InvalidInput("dtype", dtype, ", ".join(DTYPES))
@@ -123,10 +142,14 @@ def load_pipeline(
     directory = shipped_models().get(str(model), FilePath(model))
     if not (directory / "model_index.json").is_file():
         names = ", ".join(shipped_models()) or "none is shipped"
-        raise UnknownModel("model", str(model), f"a shipped model ({names}) or a directory with a model_index.json")
+        raise UnknownModel(
+            "model", str(model), f"a shipped model ({names}) or a directory with a model_index.json"
+        )
     kind = read_config(directory, "model_index.json").get("_class_name")
     if not isinstance(kind, str) or kind not in PIPELINES:
-        raise BadCheckpoint(f"{directory}: pipeline {kind!r} is not supported; supported: {', '.join(PIPELINES)}")
+        raise BadCheckpoint(
+            f"{directory}: pipeline {kind!r} is not supported; supported: {', '.join(PIPELINES)}"
+        )
     denoiser = read_denoiser(directory / "transformer", DTYPES[dtype]).to(where)
     vae = AutoencoderKL.from_config(read_config(directory / "vae"))
     load_weights(vae, directory / "vae")
@@ -143,7 +166,9 @@ def load_pipeline(
         name=directory.resolve().name,
         denoiser=denoiser,
         text=text,
-        vae=vae.to(where, torch.float32).eval().requires_grad_(False),
+        vae=vae.to(where, torch.float32, memory_format=torch.channels_last)
+        .eval()
+        .requires_grad_(False),
         noise=NoiseModel.from_config(read_config(directory / "scheduler", "scheduler_config.json")),
         defaults=Defaults.read(directory, native, unit),
         linears=Linears(kernel),
@@ -161,5 +186,9 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda") or (device.type == "cuda" and not cuda):
-        raise InvalidInput("device", name, "auto, cpu" + (", cuda, cuda:N" if cuda else "; this machine has no GPU"))
+        raise InvalidInput(
+            "device",
+            name,
+            "auto, cpu" + (", cuda, cuda:N" if cuda else "; this machine has no GPU"),
+        )
     return device

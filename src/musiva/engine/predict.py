@@ -20,11 +20,14 @@ __all__ = ["Predictor", "load_denoiser", "read_denoiser"]
 CONDITIONS = ("encoder_hidden_states", "encoder_attention_mask", "added_cond_kwargs")
 
 
-def load_denoiser(source: str | os.PathLike[str] | nn.Module, *, dtype: torch.dtype = torch.float32) -> Predictor:
-    """Any family: a diffusers directory (a pipeline's or a transformer's) or a live diffusers module.
+def load_denoiser(
+    source: str | os.PathLike[str] | nn.Module, *, dtype: torch.dtype = torch.float32
+) -> Predictor:
+    """Any family: a diffusers directory (a pipeline's or a transformer's) or a live diffusers
+    module.
 
-    The module's weights are copied where ours join them. Raises BadCheckpoint for a directory or class that no
-    family supports.
+    The module's weights are copied where ours join them. Raises BadCheckpoint for a directory or
+    class that no family supports.
     """
     if isinstance(source, nn.Module):
         config = {"_class_name": type(source).__name__, **dict(getattr(source, "config", {}))}
@@ -33,21 +36,29 @@ def load_denoiser(source: str | os.PathLike[str] | nn.Module, *, dtype: torch.dt
         denoiser = denoiser.to(device)
     else:
         path = Path(source)
-        denoiser = read_denoiser(path / "transformer" if (path / "transformer").is_dir() else path, dtype)
+        denoiser = read_denoiser(
+            path / "transformer" if (path / "transformer").is_dir() else path, dtype
+        )
     return Predictor(denoiser)
 
 
 def read_denoiser(directory: Path, dtype: torch.dtype) -> Denoiser:
-    """The denoiser of a component directory. Raises BadCheckpoint naming what is missing or misfit."""
+    """The denoiser of a component directory. Raises BadCheckpoint naming what is missing or
+    misfit.
+    """
     if not directory.is_dir():
         raise BadCheckpoint(f"{directory}: no such directory")
     try:
         return build_denoiser(read_config(directory), read_tensors(directory), dtype)
     except BadCheckpoint as error:
-        raise error if str(directory) in str(error) else BadCheckpoint(f"{directory}: {error}") from error
+        raise (
+            error if str(directory) in str(error) else BadCheckpoint(f"{directory}: {error}")
+        ) from error
 
 
-def build_denoiser(config: Mapping[str, object], tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Denoiser:
+def build_denoiser(
+    config: Mapping[str, object], tensors: Mapping[str, Tensor], dtype: torch.dtype
+) -> Denoiser:
     family = family_of(config.get("_class_name"))
     with torch.device("meta"):
         denoiser = family.from_config({k: v for k, v in config.items() if not k.startswith("_")})
@@ -75,17 +86,22 @@ class Predictor:
     ) -> list[Tensor]:
         """One dense evaluation of samples of any mix of sizes, as one pack.
 
-        latents: [C, H, W] each. timesteps: a number each. conditions: diffusers' argument names, unbatched:
-        `encoder_hidden_states` [L, D], `encoder_attention_mask` [L] (1 keeps a row), `added_cond_kwargs`.
-        Returns the outputs of the diffusers class, [C', H', W'] each. Raises InvalidInput.
+        latents: [C, H, W] each. timesteps: a number each. conditions: diffusers' argument names,
+        unbatched: `encoder_hidden_states` [L, D], `encoder_attention_mask` [L] (1 keeps a row),
+        `added_cond_kwargs`. Returns the outputs of the diffusers class, [C', H', W'] each. Raises
+        InvalidInput.
         """
         if not len(latents) == len(timesteps) == len(conditions):
             counts = (len(latents), len(timesteps), len(conditions))
-            raise InvalidInput("latents, timesteps, conditions", counts, "three lists of equal length")
+            raise InvalidInput(
+                "latents, timesteps, conditions", counts, "three lists of equal length"
+            )
         if not latents:
             return []
         model = self.denoiser
-        tokens, grids = zip(*(self._tokens(i, latent) for i, latent in enumerate(latents)), strict=True)
+        tokens, grids = zip(
+            *(self._tokens(i, latent) for i, latent in enumerate(latents)), strict=True
+        )
         texts = [self._text(i, condition) for i, condition in enumerate(conditions)]
         lengths = [text.shape[0] for text in texts] if model.text_width else None
         keys = [object() for _ in texts]
@@ -111,7 +127,9 @@ class Predictor:
             raise InvalidInput(f"latents[{i}]", tuple(latent.shape), allowed)
         tokens_LC, grid = patchify(latent.to(self.device, self.dtype), self.denoiser.patch)
         if not tokens_LC.shape[0]:
-            raise InvalidInput(f"latents[{i}]", tuple(latent.shape), f"{allowed} of at least one patch")
+            raise InvalidInput(
+                f"latents[{i}]", tuple(latent.shape), f"{allowed} of at least one patch"
+            )
         return tokens_LC, grid
 
     def _text(self, i: int, condition: Mapping[str, object]) -> Tensor:
@@ -119,7 +137,11 @@ class Predictor:
         if unknown:
             raise InvalidInput(f"conditions[{i}]", unknown, ", ".join(CONDITIONS))
         text = condition.get("encoder_hidden_states")
-        if not isinstance(text, Tensor) or text.ndim != 2 or text.shape[1] != self.denoiser.text_width:
+        if (
+            not isinstance(text, Tensor)
+            or text.ndim != 2
+            or text.shape[1] != self.denoiser.text_width
+        ):
             shape = tuple(text.shape) if isinstance(text, Tensor) else text
             field = f"conditions[{i}]['encoder_hidden_states']"
             raise InvalidInput(field, shape, f"a tensor [L, {self.denoiser.text_width}]")
@@ -127,7 +149,9 @@ class Predictor:
         if isinstance(mask, Tensor):
             if mask.shape != text.shape[:1] or not bool(mask.any()):
                 field = f"conditions[{i}]['encoder_attention_mask']"
-                raise InvalidInput(field, mask.tolist(), f"{text.shape[0]} numbers, 1 for rows to keep, not all 0")
+                raise InvalidInput(
+                    field, mask.tolist(), f"{text.shape[0]} numbers, 1 for rows to keep, not all 0"
+                )
             text = text[mask.bool().to(text.device)]
         return text.to(self.device, self.dtype)
 
@@ -137,7 +161,9 @@ class Predictor:
             given = condition.get("added_cond_kwargs")
             value = given.get(name) if isinstance(given, Mapping) else None
             if value is None:
-                raise InvalidInput(f"conditions[{i}]['added_cond_kwargs']", given, f"a mapping with {name!r}")
+                raise InvalidInput(
+                    f"conditions[{i}]['added_cond_kwargs']", given, f"a mapping with {name!r}"
+                )
             values.append(torch.as_tensor(value, dtype=torch.float32, device=self.device).flatten())
         table = torch.stack(values)
         return torch.cat([table, table.new_zeros(pack.num_mod_rows - len(values), table.shape[1])])

@@ -22,7 +22,8 @@ __all__ = ["PlainRun", "forward"]
 
 X = TypeVar("X", Tensor, Streams)
 V = TypeVar("V")
-# Packs that take turns when not all samples fit into one; each keeps its shared values for that long.
+# Packs that take turns when not all samples fit into one; each keeps its shared values for that
+# long.
 REMEMBERED_KEYS = 4
 
 
@@ -35,7 +36,9 @@ def forward(model: Denoiser, inputs: Inputs, pack: Pack, run: Run) -> Tensor:
 
 
 class PlainRun:
-    """Every row, every site, on one device. Without `linears`, layers run as they are: the run for training."""
+    """Every row, every site, on one device. Without `linears`, layers run as they are: the run for
+    training.
+    """
 
     def __init__(self, linears: Linears | None = None) -> None:
         self._linears = linears or Linears("plain")
@@ -44,7 +47,9 @@ class PlainRun:
     def branch(self, site: str, fn: Callable[[X, Pack], X], x: X, pack: Pack) -> X:
         return fn(x, pack)
 
-    def attend(self, site: str, qkv: Mapping[str, QKV], pack: Pack, over: Over = "sample") -> Streams:
+    def attend(
+        self, site: str, qkv: Mapping[str, QKV], pack: Pack, over: Over = "sample"
+    ) -> Streams:
         return attend(qkv, pack, over)
 
     def halo(self, site: str, x: Tensor, pack: Pack, width: int) -> Tensor:
@@ -57,7 +62,9 @@ class PlainRun:
         totals += [torch.zeros_like(totals[0])] * (pack.num_mod_rows - len(totals))
         return torch.stack(totals)
 
-    def linear(self, site: str, layer: nn.Linear, x: Tensor, pack: Pack, activation: str | None = None) -> Tensor:
+    def linear(
+        self, site: str, layer: nn.Linear, x: Tensor, pack: Pack, activation: str | None = None
+    ) -> Tensor:
         return self._linears(layer, x, activation)
 
     def once(self, site: str, fn: Callable[[], V], key: Hashable) -> V:

@@ -1,8 +1,9 @@
 """Which step comes next: host only, pure and deterministic.
 
-Pictures that only wait to be decoded go first, since that frees memory and answers a user; then prompts, so that
-new requests join the very next pack; then every sample advances by one evaluation, the oldest first, as far as
-rows fit. So a request never waits for another one to end, and the oldest one always advances.
+Pictures that only wait to be decoded go first, since that frees memory and answers a user; then
+prompts, so that new requests join the very next pack; then every sample advances by one evaluation,
+the oldest first, as far as rows fit. So a request never waits for another one to end, and the
+oldest one always advances.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ __all__ = ["Scheduler"]
 class Scheduler:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
-        """max_rows: most rows of a pack, though a single sample may have more. kept_texts: encoded prompts that
-        are kept when no request needs them. max_encode: most prompts of a step.
+        """max_rows: most rows of a pack, though a single sample may have more. kept_texts: encoded
+        prompts that are kept when no request needs them. max_encode: most prompts of a step.
         """
 
         max_rows: int = 4096
@@ -50,7 +51,9 @@ class Scheduler:
             return Kind.DECODE, (DecodeItem(finished[0].id),)
         prompts = dict.fromkeys(p for s in samples for p in s.prompts if p not in state.texts)
         if prompts:
-            return Kind.ENCODE, tuple(EncodeItem(p) for p in list(prompts)[: self.config.max_encode])
+            return Kind.ENCODE, tuple(
+                EncodeItem(p) for p in list(prompts)[: self.config.max_encode]
+            )
         items, rows = [], 0
         for sample in samples:
             if items and rows + sample.rows > self.config.max_rows:

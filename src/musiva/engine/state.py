@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from musiva.core.errors import ExecutionFailed
-from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Kind, Request, StepPlan, StepResult
+from musiva.core.types import (
+    DecodeItem,
+    DenoiseItem,
+    EncodeItem,
+    Kind,
+    Request,
+    StepPlan,
+    StepResult,
+)
 
 __all__ = ["EngineState", "Event", "SampleState", "Stage", "admit", "cancel", "update"]
 
@@ -20,7 +28,9 @@ class Stage(Enum):
 
 @dataclass(slots=True)
 class SampleState:
-    """One picture of a request on its way. rows: packed rows of all its branches, padding included."""
+    """One picture of a request on its way. rows: packed rows of all its branches, padding
+    included.
+    """
 
     id: str
     request: Request
@@ -40,7 +50,8 @@ class SampleState:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """News of a request: "progress" (of picture `index`), "picture", and at the end "done" or "failed".
+    """News of a request: "progress" (of picture `index`), "picture", and at the end "done" or
+    "failed".
 
     evaluation: model evaluations done of num_evaluations. picture: [H, W, 3] uint8 numpy array.
     """
@@ -56,9 +67,11 @@ class Event:
 
 @dataclass(slots=True)
 class EngineState:
-    """samples: in order of arrival. texts: prompts whose rows are in the store, least recently needed first.
+    """samples: in order of arrival. texts: prompts whose rows are in the store, least recently
+    needed first.
 
-    released: samples that ended early and whose slots the next plan frees. steps: plans made so far.
+    released: samples that ended early and whose slots the next plan frees. steps: plans made so
+    far.
     """
 
     samples: OrderedDict[str, SampleState] = field(default_factory=OrderedDict)
@@ -83,7 +96,9 @@ def admit(state: EngineState, samples: list[SampleState]) -> None:
 
 
 def cancel(state: EngineState, request: str) -> bool:
-    """Drop all that is left of a request; its slots are freed by the next plan. False if it is not there."""
+    """Drop all that is left of a request; its slots are freed by the next plan. False if it is not
+    there.
+    """
     samples = state.of(request)
     for sample in samples:
         del state.samples[sample.id]
@@ -92,7 +107,9 @@ def cancel(state: EngineState, request: str) -> bool:
 
 
 def update(state: EngineState, plan: StepPlan, result: StepResult) -> list[Event]:
-    """Enter what a step did into the record, and tell the news. A failed sample ends its whole request."""
+    """Enter what a step did into the record, and tell the news. A failed sample ends its whole
+    request.
+    """
     state.steps = plan.number
     state.released = [sample for sample in state.released if sample not in plan.release]
     for prompt in plan.drop_texts:
@@ -118,7 +135,9 @@ def _requests_of(state: EngineState, item: EncodeItem | DenoiseItem | DecodeItem
     return [] if sample is None else [sample.request.id]
 
 
-def _advance(state: EngineState, sample: SampleState, kind: Kind, picture: object | None) -> Iterator[Event]:
+def _advance(
+    state: EngineState, sample: SampleState, kind: Kind, picture: object | None
+) -> Iterator[Event]:
     at = (sample.request.id, sample.index, sample.num_evaluations)
     if kind is Kind.DENOISE:
         for prompt in sample.prompts:

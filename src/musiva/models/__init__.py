@@ -6,4 +6,12 @@ from musiva.models.base import Denoiser, Family, Inputs
 from musiva.models.families import family_of
 from musiva.models.weights import load_weights, read_config, read_tensors
 
-__all__ = ["Denoiser", "Family", "Inputs", "family_of", "load_weights", "read_config", "read_tensors"]
+__all__ = [
+    "Denoiser",
+    "Family",
+    "Inputs",
+    "family_of",
+    "load_weights",
+    "read_config",
+    "read_tensors",
+]

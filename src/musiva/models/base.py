@@ -1,7 +1,7 @@
 """What every denoiser is, and what every family offers.
 
-A denoiser is single-device and knows no policy: `embed`, `segments` and `head` over a pack, with a `Run`
-(`musiva.core.run`) for whatever mixes tokens. The same code serves and trains.
+A denoiser is single-device and knows no policy: `embed`, `segments` and `head` over a pack, with a
+`Run` (`musiva.core.run`) for whatever mixes tokens. The same code serves and trains.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SegmentFn = Callable[[Streams, Pack, Run], Streams]
 class Inputs:
     """What a pack is denoised from.
 
-    latent_TC: patchified latents, one token per row, channels ordered (C, patch frames, height, width).
-    timestep_M: what the model was trained to read as time, one per modulation row.
-    text_TD: rows of the text encoder, or None. extra: further conditions, one row [M, ...] each.
+    latent_TC: patchified latents, one token per row, channels ordered (C, patch frames, height,
+    width). timestep_M: what the model was trained to read as time, one per modulation row. text_TD:
+    rows of the text encoder, or None. extra: further conditions, one row [M, ...] each.
     """
 
     latent_TC: Tensor
@@ -39,8 +39,9 @@ class Inputs:
 class Denoiser(nn.Module):
     """Base of all families.
 
-    patch: tokens are blocks of (frames, height, width) latent positions. in_channels, out_channels: of the
-    latent. text_width: width of the text rows, or None. extra: names of the further conditions it needs.
+    patch: tokens are blocks of (frames, height, width) latent positions. in_channels, out_channels:
+    of the latent. text_width: width of the text rows, or None. extra: names of the further
+    conditions it needs.
     """
 
     patch: tuple[int, int, int]
@@ -59,17 +60,25 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
     def head(self, streams: Streams, pack: Pack, run: Run) -> Tensor:
-        """Streams to the prediction, [T, out_channels * patch volume], channels ordered as in the inputs."""
+        """Streams to the prediction, [T, out_channels * patch volume], channels ordered as in the
+        inputs.
+        """
         raise NotImplementedError
 
 
 class Family(Protocol):
-    """One architecture: a module of this shape in `musiva.models`, found by its diffusers class name."""
+    """One architecture: a module of this shape in `musiva.models`, found by its diffusers class
+    name.
+    """
 
     def from_config(self, config: Mapping[str, object]) -> Denoiser:
         """Raises BadCheckpoint for a config key or value that the family does not support."""
         ...
 
-    def from_diffusers(self, denoiser: Denoiser, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Diffusers' state dict to the denoiser's. Raises BadCheckpoint for missing or mis-shaped tensors."""
+    def from_diffusers(
+        self, denoiser: Denoiser, tensors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Diffusers' state dict to the denoiser's. Raises BadCheckpoint for missing or mis-shaped
+        tensors.
+        """
         ...

@@ -1,4 +1,6 @@
-"""Reading a component's config.json into a frozen dataclass; what is not understood is refused, by name."""
+"""Reading a component's config.json into a frozen dataclass; what is not understood is refused, by
+name.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,9 @@ def read_fields(
 ) -> Config:
     """Build the dataclass `cls` from the keys it has fields for.
 
-    fixed: keys without a field, and the values under which they change nothing. Keys that start with "_" are
-    notes of the writer. Raises BadCheckpoint for an unknown key, a fixed key of another value, a missing key, or
-    a value whose type differs from the field's default.
+    fixed: keys without a field, and the values under which they change nothing. Keys that start
+    with "_" are notes of the writer. Raises BadCheckpoint for an unknown key, a fixed key of
+    another value, a missing key, or a value whose type differs from the field's default.
     """
     known = {f.name: f for f in fields(cls)}  # pyright: ignore[reportArgumentType]
     values: dict[str, object] = {}
@@ -34,7 +36,9 @@ def read_fields(
         if key in known:
             values[key] = value
         elif key not in fixed:
-            raise BadCheckpoint(f"{where}: {key}={value!r} is not a known setting; known: {', '.join(sorted(known))}")
+            raise BadCheckpoint(
+                f"{where}: {key}={value!r} is not a known setting; known: {', '.join(sorted(known))}"
+            )
         elif value not in fixed[key]:
             allowed = ", ".join(repr(v) for v in fixed[key])
             raise BadCheckpoint(f"{where}: {key}={value!r} is not supported; supported: {allowed}")

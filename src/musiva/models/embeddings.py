@@ -1,4 +1,6 @@
-"""Embeddings that families share; each reproduces the numbers of the diffusers function it names."""
+"""Embeddings that families share; each reproduces the numbers of the diffusers function it
+names.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,15 @@ __all__ = ["sincos_positions", "timestep_embedding"]
 
 
 def timestep_embedding(timestep_M: Tensor, width: int, *, max_period: float = 10_000.0) -> Tensor:
-    """[M] -> [M, width] float32, cosines first (Vaswani et al., 2017; `Timesteps` with flip_sin_to_cos)."""
+    """[M] -> [M, width] float32, cosines first (Vaswani et al., 2017; `Timesteps` with
+    flip_sin_to_cos).
+    """
     half = width // 2
-    exponent = -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=timestep_M.device) / half
+    exponent = (
+        -math.log(max_period)
+        * torch.arange(half, dtype=torch.float32, device=timestep_M.device)
+        / half
+    )
     angle_MH = timestep_M.float()[:, None] * exponent.exp()[None, :]
     return torch.cat([angle_MH.cos(), angle_MH.sin()], dim=-1)
 
@@ -21,8 +29,9 @@ def timestep_embedding(timestep_M: Tensor, width: int, *, max_period: float = 10
 def sincos_positions(height: int, width: int, dim: int, *, base: float, scale: float) -> Tensor:
     """[height * width, dim] float32: half of the channels tell the column, half the row.
 
-    Coordinates run over `base / scale` positions whatever the size (`get_2d_sincos_pos_embed` of diffusers,
-    with PixArt's interpolation scale), so that a picture of any size spans the same coordinates.
+    Coordinates run over `base / scale` positions whatever the size (`get_2d_sincos_pos_embed` of
+    diffusers, with PixArt's interpolation scale), so that a picture of any size spans the same
+    coordinates.
     """
     row_H, column_W = (
         torch.arange(n, dtype=torch.float32) / (n / base) / scale for n in (height, width)

@@ -14,7 +14,11 @@ FAMILIES = {"PixArtTransformer2DModel": "musiva.models.pixart"}
 
 
 def family_of(class_name: object) -> Family:
-    """The family that reproduces a diffusers class. Raises BadCheckpoint for a class without one."""
+    """The family that reproduces a diffusers class. Raises BadCheckpoint for a class without
+    one.
+    """
     if not isinstance(class_name, str) or class_name not in FAMILIES:
-        raise BadCheckpoint(f"_class_name: {class_name!r} has no family; supported: {', '.join(sorted(FAMILIES))}")
+        raise BadCheckpoint(
+            f"_class_name: {class_name!r} has no family; supported: {', '.join(sorted(FAMILIES))}"
+        )
     return cast(Family, import_module(FAMILIES[class_name]))

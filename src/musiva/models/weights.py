@@ -40,7 +40,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     for path in _files(directory):
         try:
             with safe_open(path, framework="pt") as file:
-                tensors.update((name, file.get_tensor(name)) for name in file.keys())
+                tensors.update((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118 - not a dict
         except FileNotFoundError as error:
             raise BadCheckpoint(f"{path}: weights file is missing") from error
         except (SafetensorError, OSError) as error:
@@ -50,7 +50,10 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
 
 def _files(directory: Path) -> list[Path]:
     for stem in STEMS:
-        single, index = directory / f"{stem}.safetensors", directory / f"{stem}.safetensors.index.json"
+        single, index = (
+            directory / f"{stem}.safetensors",
+            directory / f"{stem}.safetensors.index.json",
+        )
         if single.is_file():
             return [single]
         if index.is_file():
@@ -58,13 +61,21 @@ def _files(directory: Path) -> list[Path]:
             if not isinstance(weight_map, dict) or not weight_map:
                 raise BadCheckpoint(f"{index}: weight_map: expected tensor names and files")
             return [directory / str(name) for name in sorted(set(weight_map.values()))]
-    raise BadCheckpoint(f"{directory}: no weights; expected one of {', '.join(f'{s}.safetensors' for s in STEMS)}")
+    raise BadCheckpoint(
+        f"{directory}: no weights; expected one of {', '.join(f'{s}.safetensors' for s in STEMS)}"
+    )
 
 
-def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, torch.Size], where: str) -> None:
-    """Raise BadCheckpoint unless names and shapes agree; the message names the first few that do not."""
+def check_tensors(
+    given: Mapping[str, Tensor], expected: Mapping[str, torch.Size], where: str
+) -> None:
+    """Raise BadCheckpoint unless names and shapes agree; the message names the first few that do
+    not.
+    """
     problems = [f"{name} is missing" for name in sorted(expected.keys() - given.keys())]
-    problems += [f"{name} is not a tensor of this model" for name in sorted(given.keys() - expected.keys())]
+    problems += [
+        f"{name} is not a tensor of this model" for name in sorted(given.keys() - expected.keys())
+    ]
     problems += [
         f"{name} has shape {list(given[name].shape)}, expected {list(shape)}"
         for name, shape in expected.items()
@@ -76,7 +87,9 @@ def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, torch.Size
 
 
 def load_weights(module: nn.Module, source: Path | Mapping[str, Tensor]) -> None:
-    """Give `module` the tensors of a component directory, or of a state dict, whose names and shapes must agree."""
+    """Give `module` the tensors of a component directory, or of a state dict, whose names and
+    shapes must agree.
+    """
     tensors = read_tensors(source) if isinstance(source, Path) else source
     where = str(source) if isinstance(source, Path) else type(module).__name__
     check_tensors(tensors, {name: t.shape for name, t in module.state_dict().items()}, where)

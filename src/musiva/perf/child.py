@@ -17,7 +17,9 @@ ABSENT = "No module named"
 Answer = dict[str, object]
 
 
-def run_child(module: str, question: Mapping[str, object], *, threads: int, timeout: float = 3600) -> Answer:
+def run_child(
+    module: str, question: Mapping[str, object], *, threads: int, timeout: float = 3600
+) -> Answer:
     """Run `python -m module`, which answers `question` by `serve_child`.
 
     Raises Unavailable if it lacks a package, ExecutionFailed if it failed otherwise or took too long.
@@ -52,6 +54,14 @@ def child_environment(threads: int) -> dict[str, str]:
     """This process's environment with a fixed number of threads and this very package on the path."""
     source = str(Path(__file__).parents[2])
     path = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
-    fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "MUSIVA_THREADS": str(threads)}
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    fixed = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "MUSIVA_THREADS": str(threads),
+    }
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     return {**os.environ, "PYTHONPATH": path, **fixed, **offline}

@@ -82,7 +82,9 @@ def check_load(*, quick: bool, load: Callable[[], float] = lambda: os.getloadavg
     """The load average of the last minute. Above 0.5 a long run raises Unavailable, a quick one warns."""
     found = load()
     if found > MAX_LOAD:
-        message = f"the load is {found:.2f}; figures are only worth something at {MAX_LOAD} or below"
+        message = (
+            f"the load is {found:.2f}; figures are only worth something at {MAX_LOAD} or below"
+        )
         if not quick:
             raise Unavailable(f"{message}: wait until the machine is idle")
         log.warning("%s", message)

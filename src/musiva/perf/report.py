@@ -80,7 +80,8 @@ def environment() -> dict[str, object]:
     return {
         "commit": _commit(),
         "versions": versions,
-        "device": _processor() + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+        "device": _processor()
+        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
         "threads": torch.get_num_threads(),
     }
 
@@ -88,7 +89,9 @@ def environment() -> dict[str, object]:
 def checkout() -> Path | None:
     """The directory of the checkout that this package runs from, or None if it is installed elsewhere."""
     root = Path(__file__).parents[3]
-    return root if (root / "pyproject.toml").is_file() and (root / "src" / "musiva").is_dir() else None
+    return (
+        root if (root / "pyproject.toml").is_file() and (root / "src" / "musiva").is_dir() else None
+    )
 
 
 def append_result(report: Mapping[str, object], directory: Path) -> Path:
@@ -106,7 +109,12 @@ def _commit() -> str | None:
         return None
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10, check=False
+            ["git", "rev-parse", "HEAD"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -33,7 +33,7 @@ __all__ = ["AppConfig", "create_app"]
 
 CLIENT_CLOSED_REQUEST = 499
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src 'self' data: blob:; "
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src 'self' data:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; form-action 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
 }
@@ -41,7 +41,8 @@ PAGE_HEADERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppConfig:
-    """max_body_bytes: of a request. max_file_bytes: of all pictures kept for `response_format` "url".
+    """max_body_bytes: of a request. max_file_bytes: of all pictures kept for `response_format`
+    "url".
 
     threads: that check prompts and encode pictures.
     """
@@ -54,8 +55,8 @@ class AppConfig:
 def create_app(engine: Engine, *, metrics: Metrics, config: AppConfig | None = None) -> FastAPI:
     """The API over an engine, which stays the caller's to close.
 
-    metrics: what the engine observes into, `Engine(pipeline, observe=metrics.observe)`; one per app. Setting
-    the asyncio event `app.state.stopping` ends running requests with 503.
+    metrics: what the engine observes into, `Engine(pipeline, observe=metrics.observe)`; one per
+    app. Setting the asyncio event `app.state.stopping` ends running requests with 503.
     """
     api = ImagesApi(engine, metrics, config or AppConfig())
 
@@ -114,7 +115,9 @@ def create_app(engine: Engine, *, metrics: Metrics, config: AppConfig | None = N
 
 
 class ImagesApi:
-    """`POST /v1/images/generations`: the event loop only waits, a pool checks prompts and encodes pictures."""
+    """`POST /v1/images/generations`: the event loop only waits, a pool checks prompts and encodes
+    pictures.
+    """
 
     def __init__(self, engine: Engine, metrics: Metrics, config: AppConfig) -> None:
         self.engine = engine
@@ -210,7 +213,9 @@ class CountRequests:
 
 
 async def _read_body(http: Request, limit: int) -> bytes:
-    """Raises ApiError (413). A body over the limit is read on for a while, so that its sender sees the answer."""
+    """Raises ApiError (413). A body over the limit is read on for a while, so that its sender sees
+    the answer.
+    """
     chunks: list[bytes] = []
     size = 0
     async for chunk in http.stream():

@@ -86,7 +86,11 @@ def parse_body(body: bytes, max_images: int) -> ImagesBody:
         raise ApiError(400, message, code="unknown_parameter", param=unknown[0])
     first = problems[0]
     if first["type"] == "json_invalid":
-        raise ApiError(400, f"body: malformed JSON: {first['msg']}", code="invalid_json")
+        raise ApiError(
+            400,
+            f"body: malformed JSON: {first['msg'].removeprefix('Invalid JSON: ')}",
+            code="invalid_json",
+        )
     if not first["loc"]:
         error = InvalidInput("body", first["input"], "a JSON object")
         raise ApiError(400, str(error), code="invalid_type")

@@ -1,4 +1,4 @@
-"""One engine request as an awaitable: from the engine's thread to the event loop, and back to cancel."""
+"""One engine request as an awaitable, over the border of the engine's thread."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ async def run_request(
     gone: Coroutine[object, object, object],
     stopping: asyncio.Event,
 ) -> None:
-    """Run a request to its end; on_picture(index, pixels_HWC) is called in the loop for each picture.
+    """Run a request to its end, calling on_picture(index, pixels_HWC) in the loop for each picture.
 
-    Raises what the request failed of, or what the engine refused it for; Cancelled when `gone` returns
-    first and Unavailable when `stopping` is set first. In every way out but the first the engine stops it
-    when its current step ends.
+    Raises what the request failed of or what the engine refused it for, Cancelled when `gone`
+    returns first, Unavailable when `stopping` is set first. Whatever ends the wait early, also a
+    cancelled task, cancels the request: the engine drops it when its current step ends.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
@@ -49,7 +49,7 @@ async def run_request(
 
     def listen(event: Event) -> None:
         if event.kind != "progress":
-            # The loop may be closed already when the engine tells of requests that a shutdown cancelled.
+            # A shutdown may close the loop before the engine tells of what it cancelled.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(enter, event)
 
@@ -64,8 +64,10 @@ async def run_request(
         if ended.done():
             ended.result()
         elif leaving.done():
+            leaving.result()
             raise Cancelled(f"request {request.id}: its client went away")
         else:
+            closing.result()
             raise Unavailable("the server is shutting down")
     finally:
         leaving.cancel()

@@ -29,14 +29,14 @@ def describe_model(pipeline: Pipeline, *, created: int) -> dict[str, object]:
         "steps": defaults.steps,
         "guidance_scale": defaults.guidance,
         "sampler": noise.default_sampler(),
-        "samplers": [
-            name for name, one in SAMPLERS.items() if noise.prediction in one.spacings
-        ],
+        "samplers": [name for name, one in SAMPLERS.items() if noise.prediction in one.spacings],
     }
 
 
 def suggested_sizes(pipeline: Pipeline) -> list[tuple[int, int]]:
-    """Sizes to offer, the default first: usual ratios at its area, then the smallest and largest square."""
+    """Sizes to offer, the default first: usual ratios at its area, then the smallest and largest
+    square.
+    """
     defaults = pipeline.defaults
     low, high = defaults.min_side, defaults.max_side
     side = math.sqrt(defaults.size[0] * defaults.size[1])

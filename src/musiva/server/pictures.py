@@ -20,20 +20,20 @@ __all__ = ["FileStore", "StoredFile", "encode_picture"]
 
 
 def encode_picture(
-    pixels_HWC: np.ndarray, format: str, compression: int, parameters: Mapping[str, object]
+    pixels_HWC: np.ndarray, file_format: str, compression: int, parameters: Mapping[str, object]
 ) -> bytes:
-    """A file of `format` "png", "jpeg" or "webp". compression: the quality of the last two, 0 to 100.
+    """A file of `file_format`: "png", or "jpeg" or "webp" of quality `compression`, 0 to 100.
 
     A PNG carries `parameters` as JSON in the text chunk "musiva".
     """
     buffer = io.BytesIO()
     picture = Image.fromarray(pixels_HWC)
-    if format == "png":
+    if file_format == "png":
         info = PngInfo()
         info.add_text("musiva", json.dumps(parameters))
         info.add_text("Software", f"musiva {musiva.__version__}")
         picture.save(buffer, "PNG", pnginfo=info)
-    elif format == "jpeg":
+    elif file_format == "jpeg":
         # Halved colour resolution would be the largest loss of a file of high quality.
         subsampling = 0 if compression >= 90 else 2
         picture.save(buffer, "JPEG", quality=compression, subsampling=subsampling)
@@ -49,7 +49,7 @@ class StoredFile:
 
 
 class FileStore:
-    """The latest pictures in memory, at most `max_bytes` of them; the oldest go first. Thread-safe."""
+    """The latest pictures in memory, at most `max_bytes`; the oldest go first. Thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -57,11 +57,13 @@ class FileStore:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def put(self, content: bytes, format: str) -> str:
-        """Keep a file; its name, which nobody can guess. A file larger than the store is kept alone."""
-        name = f"{uuid.uuid4().hex}.{format}"
+    def put(self, content: bytes, file_format: str) -> str:
+        """Keep a file; its name, which nobody can guess. A file larger than the store is kept
+        alone.
+        """
+        name = f"{uuid.uuid4().hex}.{file_format}"
         with self._lock:
-            self._files[name] = StoredFile(content, f"image/{format}")
+            self._files[name] = StoredFile(content, f"image/{file_format}")
             self._bytes += len(content)
             while self._bytes > self.max_bytes and len(self._files) > 1:
                 _, oldest = self._files.popitem(last=False)

@@ -38,9 +38,9 @@ def serve(
 ) -> None:
     """Serve a model until SIGINT or SIGTERM; running requests then end with 503, within 5 seconds.
 
-    announce gets one line with the address when the server accepts requests. port 0 takes a free one.
-    Raises Unavailable or InvalidInput when the address cannot be had, before the model is loaded, and what
-    `load_pipeline` raises.
+    announce gets one line with the address when the server accepts requests. port 0 takes a free
+    one. Raises Unavailable or InvalidInput when the address cannot be had, before the model is
+    loaded, and what `load_pipeline` raises.
     """
     with bind(host, port) as listener:
         metrics = Metrics()
@@ -70,13 +70,13 @@ def serve(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises Unavailable for a port in use, InvalidInput for what can never be had."""
+    """A listening socket. Raises Unavailable for a port in use, InvalidInput for what can never be
+    had.
+    """
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise InvalidInput("port", port, "a whole number from 0 to 65535; 0 takes a free one")
     try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
         raise InvalidInput("host", host, "a name or address of this machine") from error
     family, kind, protocol, _, address = found[0]
@@ -100,7 +100,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Tells when it accepts, and ends running requests before it waits for their answers to go out."""
+    """Tells when it accepts, and ends running requests before it waits for their answers."""
 
     def __init__(
         self, config: uvicorn.Config, *, started: Callable[[], None], stop: Callable[[], None]
@@ -119,8 +119,8 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Like the base class's, but a signal that was obeyed is not raised again afterwards: ending on request
-        is no failure, and the engine still has to be closed.
+        """Like the base class's, but a signal that was obeyed is not raised again afterwards:
+        ending on request is no failure, and the engine still has to be closed.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -25,8 +25,8 @@ PACK_ROWS = tuple(float(16 << k) for k in range(13))
 class Metrics:
     """The figures of one process's engine and server, in a registry of their own. Thread-safe.
 
-    `Engine(pipeline, observe=metrics.observe)` feeds the step figures; a server counts its requests with
-    `http_started`, `http_ended` and `cancelled`.
+    `Engine(pipeline, observe=metrics.observe)` feeds the step figures; a server counts its requests
+    with `http_started`, `http_ended` and `cancelled`.
     """
 
     content_type = CONTENT_TYPE_LATEST
@@ -66,7 +66,7 @@ class Metrics:
         )
 
     def watch_waiting(self, count: Callable[[], int]) -> None:
-        """Report `count()` at every scrape as the requests that have not ended. Once per instance."""
+        """Report `count()` at every scrape as the requests not ended. Once per instance."""
         gauge = Gauge("musiva_requests_waiting", "Requests not ended", registry=self.registry)
         gauge.set_function(count)
 

@@ -38,7 +38,9 @@ def random_transformer(seed: int) -> PixArtTransformer2DModel:
     return model.eval()
 
 
-def random_samples(model: PixArtTransformer2DModel, seed: int, count: int = 5) -> tuple[list, list, list]:
+def random_samples(
+    model: PixArtTransformer2DModel, seed: int, count: int = 5
+) -> tuple[list, list, list]:
     draw, config = random.Random(seed), model.config
     width = config.caption_channels or config.cross_attention_dim
     latents, times, conditions = [], [], []
@@ -46,7 +48,10 @@ def random_samples(model: PixArtTransformer2DModel, seed: int, count: int = 5) -
         height, columns, length = draw.randint(3, 19), draw.randint(3, 19), draw.randint(2, 30)
         mask = torch.ones(length)
         mask[draw.randint(1, length) :] = 0
-        condition = {"encoder_hidden_states": torch.randn(length, width), "encoder_attention_mask": mask}
+        condition = {
+            "encoder_hidden_states": torch.randn(length, width),
+            "encoder_attention_mask": mask,
+        }
         if model.use_additional_conditions:
             sizes = {"resolution": torch.rand(2) * 1000, "aspect_ratio": torch.rand(1) + 0.5}
             condition["added_cond_kwargs"] = sizes
@@ -107,7 +112,10 @@ def test_bfloat16_stays_near_float32() -> None:
         ({"wings": 2}, "wings=2 is not a known setting"),
         ({"num_layers": "12"}, "num_layers='12'; expected int"),
         ({"attention_head_dim": 0}, "attention_head_dim=0; expected at least 1"),
-        ({"cross_attention_dim": 10, "caption_channels": 8}, "cross_attention_dim=10; expected 1152"),
+        (
+            {"cross_attention_dim": 10, "caption_channels": 8},
+            "cross_attention_dim=10; expected 1152",
+        ),
     ],
 )
 def test_refuses_configs_it_does_not_understand(change: dict, message: str) -> None:
@@ -123,7 +131,11 @@ def test_names_tensors_that_are_missing_or_misshapen() -> None:
     tensors["extra"] = torch.zeros(1)
     with pytest.raises(BadCheckpoint) as error:
         from_diffusers(denoiser, tensors)
-    for part in ("proj_out.bias is missing", "extra is not a tensor", "scale_shift_table has shape [1,"):
+    for part in (
+        "proj_out.bias is missing",
+        "extra is not a tensor",
+        "scale_shift_table has shape [1,",
+    ):
         assert part in str(error.value)
 
 
@@ -141,12 +153,20 @@ def test_shapes_and_names_of_predictions_are_checked(predictor: Predictor) -> No
     model = predictor.denoiser
     good, text = torch.zeros(model.in_channels, 6, 6), torch.zeros(3, model.text_width)
     for latent, condition, field in (
-        (torch.zeros(model.in_channels + 1, 6, 6), {"encoder_hidden_states": text}, r"latents\[0\]"),
+        (
+            torch.zeros(model.in_channels + 1, 6, 6),
+            {"encoder_hidden_states": text},
+            r"latents\[0\]",
+        ),
         (good[:, :0], {"encoder_hidden_states": text}, "at least one patch"),
         (good, {"encoder_hidden_states": text[:, 1:]}, "encoder_hidden_states"),
         (good, {}, "encoder_hidden_states"),
         (good, {"encoder_hidden_states": text, "guidance": 1}, "guidance"),
-        (good, {"encoder_hidden_states": text, "encoder_attention_mask": torch.zeros(3)}, "not all 0"),
+        (
+            good,
+            {"encoder_hidden_states": text, "encoder_attention_mask": torch.zeros(3)},
+            "not all 0",
+        ),
     ):
         with pytest.raises(InvalidInput, match=field):
             predictor.predict([latent], [1], [condition])

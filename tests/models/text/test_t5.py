@@ -103,12 +103,12 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_packed_equals_alone_to_the_byte(threads: int, dtype: torch.dtype, odd: bool) -> None:
     sizes = {"d_model": 37, "d_kv": 9, "num_heads": 5, "d_ff": 51} if odd else {"d_model": 96}
     encoder = random_encoder(**sizes).to(dtype)
-    pool = prompts(3, (1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 48, 77, 77, 100, 1, 16))
+    pool = prompts(3, (1, 3, 15, 16, 17, 33, 77, 77, 1))
     draw = random.Random(4)
     with torch.no_grad():
         alone = [encoder([prompt])[0] for prompt in pool]
         for _ in range(4):
-            chosen = draw.choices(range(len(pool)), k=draw.randint(2, 24))
+            chosen = draw.choices(range(len(pool)), k=draw.randint(2, 10))
             for index, row in zip(chosen, encoder([pool[i] for i in chosen]), strict=True):
                 assert torch.equal(row, alone[index])
 

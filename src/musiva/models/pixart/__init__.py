@@ -1,4 +1,6 @@
-"""PixArt-alpha and PixArt-Sigma (Chen et al., 2023 and 2024): cross-attended text, one AdaLN for all blocks."""
+"""PixArt-alpha and PixArt-Sigma (Chen et al., 2023 and 2024): cross-attended text, one AdaLN for
+all blocks.
+"""
 
 from __future__ import annotations
 

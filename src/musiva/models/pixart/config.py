@@ -46,19 +46,31 @@ class PixArtConfig:
     caption_channels: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_attention_heads", "attention_head_dim", "in_channels", "patch_size", "sample_size"):
+        for name in (
+            "num_attention_heads",
+            "attention_head_dim",
+            "in_channels",
+            "patch_size",
+            "sample_size",
+        ):
             if getattr(self, name) < 1:
                 raise BadCheckpoint(f"PixArt: {name}={getattr(self, name)}; expected at least 1")
         if self.cross_attention_dim is None:
-            raise BadCheckpoint("PixArt: cross_attention_dim=None; expected the width of the projected text")
+            raise BadCheckpoint(
+                "PixArt: cross_attention_dim=None; expected the width of the projected text"
+            )
         if self.caption_channels is not None and self.cross_attention_dim != self.width:
             raise BadCheckpoint(
                 f"PixArt: cross_attention_dim={self.cross_attention_dim}; expected {self.width}, the width of the model"
             )
         if self.width % 4:
-            raise BadCheckpoint(f"PixArt: width {self.width}; expected a multiple of 4 for its positions")
+            raise BadCheckpoint(
+                f"PixArt: width {self.width}; expected a multiple of 4 for its positions"
+            )
         if self.sized and self.width % 3:
-            raise BadCheckpoint(f"PixArt: width {self.width}; expected a multiple of 3 for its size conditions")
+            raise BadCheckpoint(
+                f"PixArt: width {self.width}; expected a multiple of 3 for its size conditions"
+            )
 
     @property
     def width(self) -> int:
@@ -81,11 +93,17 @@ class PixArtConfig:
 
     @property
     def position_scale(self) -> float:
-        return max(self.sample_size // 64, 1) if self.interpolation_scale is None else self.interpolation_scale
+        return (
+            max(self.sample_size // 64, 1)
+            if self.interpolation_scale is None
+            else self.interpolation_scale
+        )
 
 
 def from_config(config: Mapping[str, object]) -> PixArt:
-    """The denoiser of a config.json, with untrained weights. Raises BadCheckpoint for what is not supported."""
+    """The denoiser of a config.json, with untrained weights. Raises BadCheckpoint for what is not
+    supported.
+    """
     from musiva.models.pixart.model import PixArt
 
     return PixArt(read_fields(PixArtConfig, config, where="PixArt config.json", fixed=FIXED))

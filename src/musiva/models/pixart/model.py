@@ -22,7 +22,9 @@ __all__ = ["PixArt"]
 
 
 class PixArt(Denoiser):
-    """Self-attention, cross-attention to the text and an MLP per block, all modulated by one AdaLN."""
+    """Self-attention, cross-attention to the text and an MLP per block, all modulated by one
+    AdaLN.
+    """
 
     def __init__(self, config: PixArtConfig) -> None:
         super().__init__()
@@ -52,15 +54,20 @@ class PixArt(Denoiser):
         x_TD = x_TD + run.once("positions", partial(self._positions, pack, x_TD), pack.image.keys)
         time_MD = self.time(inputs.timestep_M, dtype, pack, run, "time")
         if self.config.sized:
-            # One number for the height, one for the width, one for their ratio: a third of the width each.
+            # One number for the height, one for the width, one for their ratio: a third of the
+            # width each.
             sizes = inputs.extra["resolution"].T
             embedded = [self.resolution(size_M, dtype, pack, run, "resolution") for size_M in sizes]
             embedded.append(
-                self.aspect_ratio(inputs.extra["aspect_ratio"].flatten(), dtype, pack, run, "aspect_ratio")
+                self.aspect_ratio(
+                    inputs.extra["aspect_ratio"].flatten(), dtype, pack, run, "aspect_ratio"
+                )
             )
             time_MD = time_MD + torch.cat(embedded, dim=-1)
         modulation_MD = run.linear("time_out", self.time_out, nn.functional.silu(time_MD), pack)
-        text_CD = run.once("text", partial(self._text, inputs, pack, run), pack.streams["text"].keys)
+        text_CD = run.once(
+            "text", partial(self._text, inputs, pack, run), pack.streams["text"].keys
+        )
         return {"image": x_TD, "text": text_CD, "time": time_MD, "modulation": modulation_MD}
 
     @cached_property
@@ -75,7 +82,10 @@ class PixArt(Denoiser):
     def _positions(self, pack: Pack, like_TD: Tensor) -> Tensor:
         tables = {
             grid: sincos_positions(
-                *grid[1:], self.config.width, base=self.config.position_base, scale=self.config.position_scale
+                *grid[1:],
+                self.config.width,
+                base=self.config.position_base,
+                scale=self.config.position_scale,
             ).to(like_TD)
             for grid in {s.grid for s in pack.image.segments}
         }
@@ -98,7 +108,9 @@ class TimeEmbedding(nn.Module):
         self.linear_1 = nn.Linear(256, hidden)
         self.linear_2 = nn.Linear(hidden, width)
 
-    def forward(self, number_M: Tensor, dtype: torch.dtype, pack: Pack, run: Run, site: str) -> Tensor:
+    def forward(
+        self, number_M: Tensor, dtype: torch.dtype, pack: Pack, run: Run, site: str
+    ) -> Tensor:
         x_MD = timestep_embedding(number_M, 256).to(dtype)
         x_MD = run.linear(f"{site}.1", self.linear_1, x_MD, pack)
         return run.linear(f"{site}.2", self.linear_2, nn.functional.silu(x_MD), pack)
@@ -137,21 +149,27 @@ class Block(nn.Module):
             y_TD = run.linear(f"{self.site}.mlp.in", self.mlp_in, y_TD, pack, "gelu_tanh")
             return run.linear(f"{self.site}.mlp.out", self.mlp_out, y_TD, pack)
 
-        x_TD = gated_add(x_TD, run.branch(f"{self.site}.attn", attend, x_TD, pack), gate_a, pack.image)
+        x_TD = gated_add(
+            x_TD, run.branch(f"{self.site}.attn", attend, x_TD, pack), gate_a, pack.image
+        )
         x_TD = x_TD + run.branch(f"{self.site}.cross", cross, x_TD, pack)
         x_TD = gated_add(x_TD, run.branch(f"{self.site}.mlp", mlp, x_TD, pack), gate_m, pack.image)
         return {**streams, "image": x_TD}
 
     def _attend(self, y_TD: Tensor, pack: Pack, run: Run) -> Tensor:
         site = f"{self.site}.attn"
-        qkv_T3HK = run.linear(f"{site}.qkv", self.qkv, y_TD, pack).unflatten(-1, (3, self.num_heads, -1))
+        qkv_T3HK = run.linear(f"{site}.qkv", self.qkv, y_TD, pack).unflatten(
+            -1, (3, self.num_heads, -1)
+        )
         q_THK, k_THK, v_THK = qkv_T3HK.unbind(1)
         out_THK = run.attend(site, {"image": (q_THK, k_THK, v_THK)}, pack)["image"]
         return run.linear(f"{site}.out", self.out, out_THK.flatten(1), pack)
 
     def _cross(self, x_TD: Tensor, text_CD: Tensor, pack: Pack, run: Run) -> Tensor:
         site = f"{self.site}.cross"
-        q_THK = run.linear(f"{site}.q", self.cross_q, x_TD, pack).unflatten(-1, (self.num_heads, -1))
+        q_THK = run.linear(f"{site}.q", self.cross_q, x_TD, pack).unflatten(
+            -1, (self.num_heads, -1)
+        )
 
         def keys_values() -> Tensor:
             kv_CD = run.linear(f"{site}.kv", self.cross_kv, text_CD, pack)

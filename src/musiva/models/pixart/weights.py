@@ -28,12 +28,15 @@ def from_diffusers(denoiser: PixArt, tensors: Mapping[str, Tensor]) -> dict[str,
         parts = [tensors[source] for source in sources]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         result[name] = joined.reshape(own[name].shape)
-    # Diffusers' head orders channels (height, width, C) inside a patch, latents are (C, height, width).
+    # Diffusers' head orders channels (height, width, C) inside a patch, latents are (C, height,
+    # width).
     return {**result, **_reorder_head(denoiser, result, to_latent_order=True)}
 
 
 def to_diffusers(denoiser: PixArt, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict (or tensors of the same names and shapes, such as averages) in diffusers' names."""
+    """Our state dict (or tensors of the same names and shapes, such as averages) in diffusers'
+    names.
+    """
     p = denoiser.config.patch_size
     state = {**state, **_reorder_head(denoiser, state, to_latent_order=False)}
     result = {}
@@ -79,7 +82,9 @@ def _names(denoiser: PixArt) -> dict[str, list[str]]:
     return {name: sources for name, sources in names.items() if name in own}
 
 
-def _reorder_head(denoiser: PixArt, state: Mapping[str, Tensor], *, to_latent_order: bool) -> dict[str, Tensor]:
+def _reorder_head(
+    denoiser: PixArt, state: Mapping[str, Tensor], *, to_latent_order: bool
+) -> dict[str, Tensor]:
     p2, channels = denoiser.config.patch_size**2, denoiser.config.latent_out
     shape = (p2, channels) if to_latent_order else (channels, p2)
     names = [f"patch_out.{kind}" for kind in WEIGHT_BIAS]

@@ -22,14 +22,23 @@ def group_index(groups: Groups) -> Tensor:
 
 
 def attend_reference(qkv: Mapping[str, QKV], pack: Pack, over: Over = "sample") -> Streams:
-    """See `Run.attend`; padding rows of the result are zero. Computed in the dtype of the inputs."""
+    """See `Run.attend`; padding rows of the result are zero. Computed in the dtype of the
+    inputs.
+    """
     groups = {name: pack.streams[name].groups(over) for name in qkv}
     out = {name: torch.zeros_like(q) for name, (q, _, _) in qkv.items() if q is not None}
     for segment in range(pack.num_branches):
-        rows = {name: [i for g in groups[name] if g.segment == segment for i in group_index(g)] for name in qkv}
+        rows = {
+            name: [i for g in groups[name] if g.segment == segment for i in group_index(g)]
+            for name in qkv
+        }
         for g in range(max(len(r) for r in rows.values())):
-            keys = [k[rows[n][g]] for n, (_, k, _) in qkv.items() if k is not None and g < len(rows[n])]
-            values = [v[rows[n][g]] for n, (_, _, v) in qkv.items() if v is not None and g < len(rows[n])]
+            keys = [
+                k[rows[n][g]] for n, (_, k, _) in qkv.items() if k is not None and g < len(rows[n])
+            ]
+            values = [
+                v[rows[n][g]] for n, (_, _, v) in qkv.items() if v is not None and g < len(rows[n])
+            ]
             k_LHK, v_LHK = torch.cat(keys), torch.cat(values)
             for name, (q, _, _) in qkv.items():
                 if q is None or not k_LHK.shape[0]:

@@ -13,6 +13,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from musiva.core.pack import Groups, Pack, Rows
 from musiva.core.run import QKV, Over, Streams
+from musiva.ops.attention.heads import attend_by_heads, prefers_heads
 
 __all__ = ["attend"]
 
@@ -25,15 +26,21 @@ def attend(qkv: Mapping[str, QKV], pack: Pack, over: Over = "sample") -> Streams
             return {queried[0]: _attend_samples(queried[0], qkv, pack)}
         return _attend_joint(qkv, pack)
     if len(qkv) != 1:
-        raise ValueError(f"over {over!r}: only rows of one stream can be grouped so, got {sorted(qkv)}")
+        raise ValueError(
+            f"over {over!r}: only rows of one stream can be grouped so, got {sorted(qkv)}"
+        )
     ((name, (q, k, v)),) = qkv.items()
-    assert q is not None and k is not None and v is not None
+    assert q is not None
+    assert k is not None
+    assert v is not None
     return {name: _attend_groups(q, k, v, pack.streams[name].groups(over))}
 
 
 def _attend_samples(name: str, qkv: Mapping[str, QKV], pack: Pack) -> Tensor:
     """Queries of one stream; keys of the same stream or of one or more others."""
-    sources = [(pack.streams[n], k, v) for n, (_, k, v) in qkv.items() if k is not None and v is not None]
+    sources = [
+        (pack.streams[n], k, v) for n, (_, k, v) in qkv.items() if k is not None and v is not None
+    ]
     if len(sources) != 1:
         return _attend_joint(qkv, pack)[name]
     q_THK, ((key_rows, k_THK, v_THK),) = qkv[name][0], sources
@@ -48,36 +55,56 @@ def _attend_samples(name: str, qkv: Mapping[str, QKV], pack: Pack) -> Tensor:
         end = segment.start + count * segment.pitch
         q_GLHK = q_THK[segment.start : end].unflatten(0, (count, segment.pitch))
         k_GLHK, v_GLHK = (
-            x[keys.start : keys.start + count * keys.pitch].unflatten(0, (count, keys.pitch))[:, : keys.length]
+            x[keys.start : keys.start + count * keys.pitch].unflatten(0, (count, keys.pitch))[
+                :, : keys.length
+            ]
             for x in (k_THK, v_THK)
         )
         pieces.append((segment.start, _sdpa(q_GLHK, k_GLHK, v_GLHK).flatten(0, 1)))
     return _assemble(pieces, q_THK)
 
 
-def _attend_taken(q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, rows: Rows, key_rows: Rows) -> Tensor:
+def _attend_taken(
+    q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, rows: Rows, key_rows: Rows
+) -> Tensor:
     """Queries of a part of the rows, to keys of another stream, a sample branch at a time."""
     pieces = []
     for q, k in zip(rows.segments, key_rows.groups("sample"), strict=True):
         if q.length and k.length:
             k_LHK, v_LHK = (x[k.start : k.start + k.length] for x in (k_THK, v_THK))
-            padded_LHK = pad(q_THK[q.start : q.start + q.length], (0, 0, 0, 0, 0, q.pitch - q.length))
-            pieces.append((q.start, _sdpa(padded_LHK[None], k_LHK[None], v_LHK[None])[0, : q.length]))
+            padded_LHK = pad(
+                q_THK[q.start : q.start + q.length], (0, 0, 0, 0, 0, q.pitch - q.length)
+            )
+            pieces.append(
+                (q.start, _sdpa(padded_LHK[None], k_LHK[None], v_LHK[None])[0, : q.length])
+            )
     return _assemble(pieces, q_THK)
 
 
 def _attend_joint(qkv: Mapping[str, QKV], pack: Pack) -> Streams:
     """Several streams in one attention, a sample branch at a time."""
-    pieces: dict[str, list[tuple[int, Tensor]]] = {n: [] for n, (q, _, _) in qkv.items() if q is not None}
+    pieces: dict[str, list[tuple[int, Tensor]]] = {
+        n: [] for n, (q, _, _) in qkv.items() if q is not None
+    }
     for name in qkv:
         pack.streams[name].groups("sample")  # refuses streams of which rows were taken
     for i in range(pack.num_branches):
         at = {name: pack.streams[name].segments[i] for name in qkv}
         k_LHK, v_LHK = (
-            torch.cat([x[at[n].start : at[n].start + at[n].length] for n, y in qkv.items() if (x := y[j]) is not None])
+            torch.cat(
+                [
+                    x[at[n].start : at[n].start + at[n].length]
+                    for n, y in qkv.items()
+                    if (x := y[j]) is not None
+                ]
+            )
             for j in (1, 2)
         )
-        parts = {n: q[at[n].start : at[n].start + at[n].pitch] for n, (q, _, _) in qkv.items() if q is not None}
+        parts = {
+            n: q[at[n].start : at[n].start + at[n].pitch]
+            for n, (q, _, _) in qkv.items()
+            if q is not None
+        }
         q_LHK = torch.cat(list(parts.values()))
         if not q_LHK.shape[0] or not k_LHK.shape[0]:
             continue
@@ -87,14 +114,18 @@ def _attend_joint(qkv: Mapping[str, QKV], pack: Pack) -> Streams:
     return {n: _assemble(placed, q) for n, placed in pieces.items() if (q := qkv[n][0]) is not None}
 
 
-def _attend_groups(q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, groups: tuple[Groups, ...]) -> Tensor:
+def _attend_groups(
+    q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, groups: tuple[Groups, ...]
+) -> Tensor:
     """Self-attention inside frames, columns or windows."""
     pieces, windows = [], []
     for g in groups:
         if not g.count or not g.length:
             continue
         if g.index_GL is not None:
-            windows.append((g.index_GL, _sdpa(q_THK[g.index_GL], k_THK[g.index_GL], v_THK[g.index_GL])))
+            windows.append(
+                (g.index_GL, _sdpa(q_THK[g.index_GL], k_THK[g.index_GL], v_THK[g.index_GL]))
+            )
             continue
         span = slice(g.start, g.start + g.count * g.length)
         part_GLHK = _sdpa(*(_grouped(x[span], g) for x in (q_THK, k_THK, v_THK)))
@@ -107,7 +138,9 @@ def _attend_groups(q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, groups: tuple[Gr
 
 
 def _assemble(pieces: list[tuple[int, Tensor]], like_THK: Tensor) -> Tensor:
-    """Lay pieces out at their first rows, in ascending order, with zeros between; one copy at most."""
+    """Lay pieces out at their first rows, in ascending order, with zeros between; one copy at
+    most.
+    """
     if len(pieces) == 1 and pieces[0][1].shape[0] == like_THK.shape[0]:
         return pieces[0][1]
     parts, end = [], 0
@@ -127,13 +160,18 @@ def _grouped(x_NHK: Tensor, g: Groups) -> Tensor:
 
 
 def _sdpa(q_GLHK: Tensor, k_GLHK: Tensor, v_GLHK: Tensor) -> Tensor:
-    out_GHLK = scaled_dot_product_attention(q_GLHK.transpose(1, 2), k_GLHK.transpose(1, 2), v_GLHK.transpose(1, 2))
-    return out_GHLK.transpose(1, 2)
+    if prefers_heads(q_GLHK, k_GLHK):
+        return attend_by_heads(q_GLHK, k_GLHK, v_GLHK)
+    by_heads = (x.transpose(1, 2) for x in (q_GLHK, k_GLHK, v_GLHK))
+    return scaled_dot_product_attention(*by_heads).transpose(1, 2)
 
 
 def _runs(rows: Rows, keys: Rows) -> Iterator[tuple[int, int]]:
     """(first, count) of neighbouring segments with equal numbers of rows and keys."""
-    first, sizes = 0, [(q.length, k.length) for q, k in zip(rows.segments, keys.segments, strict=True)]
+    first, sizes = (
+        0,
+        [(q.length, k.length) for q, k in zip(rows.segments, keys.segments, strict=True)],
+    )
     for i in range(1, len(sizes) + 1):
         if i == len(sizes) or sizes[i] != sizes[first]:
             yield first, i - first

@@ -28,7 +28,9 @@ ROUNDS = 7
 
 
 def choose_kernel(dtype: torch.dtype, env: Env | None = None) -> Kernel:
-    """The faster exact kernel for `dtype` on this CPU: from the environment, the cache folder, or a probe."""
+    """The faster exact kernel for `dtype` on this CPU: from the environment, the cache folder, or a
+    probe.
+    """
     env = Env.read() if env is None else env
     if env.kernels != "auto":
         return env.kernels
@@ -62,7 +64,9 @@ def _processor() -> str:
 
 @torch.no_grad()
 def probe(dtype: torch.dtype) -> dict[Kernel, float]:
-    """Median seconds of each kernel over typical layers; a kernel that fails or is not exact is left out."""
+    """Median seconds of each kernel over typical layers; a kernel that fails or is not exact is
+    left out.
+    """
     generator = torch.Generator().manual_seed(0)
     totals: dict[Kernel, float] = dict.fromkeys(CANDIDATES, 0.0)
     for width_in, width_out in SHAPES:
@@ -90,7 +94,8 @@ def _is_exact(linears: Linears, layer: nn.Linear, x_TD: torch.Tensor) -> bool:
     try:
         whole_TN = linears(layer, x_TD)
         return all(
-            torch.equal(linears(layer, x_TD[:rows]), whole_TN[:rows]) for rows in (16, 32, 48, 112, 240)
+            torch.equal(linears(layer, x_TD[:rows]), whole_TN[:rows])
+            for rows in (16, 32, 48, 112, 240)
         )
     except RuntimeError as error:
         log.info("linear kernel %s does not run here: %s", linears.kernel, error)
@@ -100,8 +105,14 @@ def _is_exact(linears: Linears, layer: nn.Linear, x_TD: torch.Tensor) -> bool:
 def _remember(path: Path, choice: dict[str, object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, delete=False, encoding="utf-8"
+        ) as file:
             json.dump(choice, file)
         os.replace(file.name, path)
     except OSError as error:
-        log.warning("the kernel choice could not be stored at %s (%s): it is probed at every start", path, error)
+        log.warning(
+            "the kernel choice could not be stored at %s (%s): it is probed at every start",
+            path,
+            error,
+        )

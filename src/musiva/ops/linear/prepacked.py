@@ -12,15 +12,16 @@ from musiva.ops.linear.reference import linear_reference
 __all__ = ["Kernel", "Linears"]
 
 Kernel = Literal["plain", "prepacked"]
-# oneDNN lays weights out for about this many rows; the layout does not change with the rows of a call.
+# oneDNN lays weights out for about this many rows; the layout does not change with the rows of a
+# call.
 TYPICAL_ROWS = 512
 
 
 class Linears:
     """Runs the linear layers of one worker, and owns what it prepacked of them.
 
-    A layer is packed at its first call, so its weights must not change any more. Under gradients, and on
-    other devices than the CPU, layers run as they are.
+    A layer is packed at its first call, so its weights must not change any more. Under gradients,
+    and on other devices than the CPU, layers run as they are.
     """
 
     def __init__(self, kernel: Kernel) -> None:

@@ -1,4 +1,6 @@
-"""Adaptive layer norm over packs: norm, then scale and shift looked up per row; and the gated add."""
+"""Adaptive layer norm over packs: norm, then scale and shift looked up per row; and the gated
+add.
+"""
 
 from __future__ import annotations
 

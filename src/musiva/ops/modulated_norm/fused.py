@@ -12,7 +12,9 @@ from musiva.ops.modulated_norm.reference import gated_add_reference, modulated_n
 __all__ = ["gated_add", "modulated_norm"]
 
 
-def modulated_norm(x_TD: Tensor, shift_MD: Tensor, scale_MD: Tensor, rows: Rows, eps: float) -> Tensor:
+def modulated_norm(
+    x_TD: Tensor, shift_MD: Tensor, scale_MD: Tensor, rows: Rows, eps: float
+) -> Tensor:
     """norm(x) * (1 + scale) + shift, shift and scale looked up per row. [T, D] -> [T, D]."""
     if not _broadcasts(rows):
         return modulated_norm_reference(x_TD, shift_MD, scale_MD, rows, eps)
@@ -32,7 +34,9 @@ def _broadcasts(rows: Rows) -> bool:
     return rows.complete and (rows.uniform_pitch is not None or not torch.is_grad_enabled())
 
 
-def _multiply_add(add: Tensor, x_TD: Tensor, factor_MD: Tensor, rows: Rows, *, add_per_row: bool) -> Tensor:
+def _multiply_add(
+    add: Tensor, x_TD: Tensor, factor_MD: Tensor, rows: Rows, *, add_per_row: bool
+) -> Tensor:
     """add + x * factor; factor, and add too unless it is [T, D], are looked up per row."""
     count = len(rows.segments)
     if rows.uniform_pitch is not None:
@@ -41,7 +45,8 @@ def _multiply_add(add: Tensor, x_TD: Tensor, factor_MD: Tensor, rows: Rows, *, a
         return torch.addcmul(add_MLD, x_MLD, factor_MD[:count, None]).flatten(0, 1)
     out_TD = torch.empty_like(x_TD)
     for i, s in enumerate(rows.segments):
-        # The padding behind the last segment is computed along with it, so that no row is left undefined.
+        # The padding behind the last segment is computed along with it, so that no row is left
+        # undefined.
         at = slice(s.start, s.start + s.pitch if i + 1 < count else rows.num_rows)
         torch.addcmul(add[at] if add_per_row else add[i], x_TD[at], factor_MD[i], out=out_TD[at])
     return out_TD

@@ -10,7 +10,9 @@ from musiva.core.pack import Rows
 __all__ = ["gated_add_reference", "modulated_norm_reference"]
 
 
-def modulated_norm_reference(x_TD: Tensor, shift_MD: Tensor, scale_MD: Tensor, rows: Rows, eps: float) -> Tensor:
+def modulated_norm_reference(
+    x_TD: Tensor, shift_MD: Tensor, scale_MD: Tensor, rows: Rows, eps: float
+) -> Tensor:
     y_TD = layer_norm(x_TD, x_TD.shape[-1:], eps=eps)
     return y_TD * (1 + rows.to_rows(scale_MD)) + rows.to_rows(shift_MD)
 

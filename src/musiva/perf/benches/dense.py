@@ -44,7 +44,9 @@ def answer(question: Mapping[str, object]) -> Mapping[str, object]:
     tokens, dtype = int(question["tokens"]), DTYPES[str(question["dtype"])]  # type: ignore[call-overload]
     torch.manual_seed(0)
     side = 2 * round(tokens**0.5)
-    model = PixArtTransformer2DModel(**{**SIZES, **question.get("sizes", {})}, sample_size=side).eval()  # type: ignore[dict-item]
+    model = PixArtTransformer2DModel(
+        **{**SIZES, **question.get("sizes", {})}, sample_size=side
+    ).eval()  # type: ignore[dict-item]
     latent_2CHW = torch.randn(2, model.config.in_channels, side, side)
     text_2LD = torch.randn(2, TEXT_ROWS, model.config.caption_channels)
     exact = _rival(model, latent_2CHW, text_2LD)
@@ -68,14 +70,19 @@ def answer(question: Mapping[str, object]) -> Mapping[str, object]:
         return {"gate": gate.as_json()}
     found = compare(ours, theirs, pairs=int(question["pairs"]))  # type: ignore[call-overload]
     setting = {"tokens": tokens, "dtype": question["dtype"], "threads": torch.get_num_threads()}
-    return {"gate": gate.as_json(), "row": {"what": "dense over diffusers", **setting, **asdict(found)}}
+    return {
+        "gate": gate.as_json(),
+        "row": {"what": "dense over diffusers", **setting, **asdict(found)},
+    }
 
 
 @torch.inference_mode()
 def _rival(model: torch.nn.Module, latent_2CHW: Tensor, text_2LD: Tensor) -> Tensor:
     no_sizes = {"resolution": None, "aspect_ratio": None}
     time_2 = torch.tensor([500, 500])
-    out = model(latent_2CHW, encoder_hidden_states=text_2LD, timestep=time_2, added_cond_kwargs=no_sizes)
+    out = model(
+        latent_2CHW, encoder_hidden_states=text_2LD, timestep=time_2, added_cond_kwargs=no_sizes
+    )
     return out.sample
 
 

@@ -1,0 +1,29 @@
+"""`musiva serve`: the HTTP server."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from musiva.cli.machine import set_threads
+from musiva.core.env import Env
+
+__all__ = ["run"]
+
+
+def run(arguments: Namespace, env: Env) -> int:
+    """Serves until Ctrl-C or SIGTERM, which end it cleanly."""
+    set_threads(arguments.threads, env)
+    from musiva.engine import Engine, Scheduler
+    from musiva.server import serve
+
+    scheduler = Scheduler.Config(max_rows=arguments.max_rows)
+    serve(
+        arguments.model,
+        host=arguments.host,
+        port=arguments.port,
+        dtype=arguments.dtype,
+        device=arguments.device,
+        engine_config=Engine.Config(scheduler=scheduler, max_waiting=arguments.max_waiting),
+        announce=lambda line: print(line, flush=True),
+    )
+    return 0

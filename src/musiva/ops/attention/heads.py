@@ -1,0 +1,38 @@
+"""Attention one head at a time, by plain matrix products: for bfloat16 on a CPU.
+
+There `scaled_dot_product_attention` is no faster in bfloat16 than in float32. Scores here are
+float32 products, softmax is float32, and only the weights are rounded before they meet the values,
+as in the fused kernel; each head's scores stay in the cache. G groups, L queries, M keys, H heads,
+K channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["attend_by_heads", "prefers_heads"]
+
+# Below this many keys the fused kernel wins: a product per head costs some microseconds each.
+FEWEST_KEYS = 192
+
+
+def prefers_heads(q_GLHK: Tensor, k_GMHK: Tensor) -> bool:
+    """Depends on the keys of a group alone, so that a sample's kernel never depends on its pack."""
+    on_cpu_in_bfloat16 = q_GLHK.device.type == "cpu" and q_GLHK.dtype is torch.bfloat16
+    return on_cpu_in_bfloat16 and k_GMHK.shape[1] >= FEWEST_KEYS and not torch.is_grad_enabled()
+
+
+def attend_by_heads(q_GLHK: Tensor, k_GMHK: Tensor, v_GMHK: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(K)) v for each group and head: [G, L, H, K], contiguous. Not
+    differentiable.
+    """
+    out_GLHK = torch.empty(q_GLHK.shape, dtype=q_GLHK.dtype)
+    q_GLHK = q_GLHK.float() * q_GLHK.shape[-1] ** -0.5
+    k_GMHK = k_GMHK.float()
+    for g in range(q_GLHK.shape[0]):
+        for h in range(q_GLHK.shape[2]):
+            score_LM = torch.mm(q_GLHK[g, :, h], k_GMHK[g, :, h].T)
+            weight_LM = score_LM.softmax(-1).to(v_GMHK.dtype)
+            torch.mm(weight_LM, v_GMHK[g, :, h], out=out_GLHK[g, :, h])
+    return out_GLHK

@@ -1,0 +1,60 @@
+"""A real server on a loopback port, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from musiva.engine import Engine
+from musiva.server import AppConfig, bind, create_app
+from musiva.server.serve import Server
+from musiva.telemetry import Metrics
+
+__all__ = ["connect", "live_server", "raw_request", "wait_until"]
+
+
+@contextmanager
+def live_server(
+    engine: Engine, metrics: Metrics, config: AppConfig | None = None
+) -> Iterator[tuple[str, int]]:
+    """Serve an engine; gives (host, port)."""
+    app = create_app(engine, metrics=metrics, config=config)
+    listener = bind("127.0.0.1", 0)
+    address: tuple[str, int] = listener.getsockname()
+    ready = threading.Event()
+    settings = uvicorn.Config(
+        app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2
+    )
+    server = Server(settings, started=ready.set, stop=app.state.stopping.set)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield address
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> float:
+    """Seconds until `true()` held; fails the test when it does not in time."""
+    start = time.monotonic()
+    while not true():
+        assert time.monotonic() - start < seconds, "waited in vain"
+        time.sleep(0.005)
+    return time.monotonic() - start
+
+
+def raw_request(path: str, body: bytes) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def connect(address: tuple[str, int]) -> socket.socket:
+    return socket.create_connection(address, timeout=10)

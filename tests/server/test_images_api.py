@@ -1,0 +1,138 @@
+"""POST /v1/images/generations: what it gives for what is allowed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+URL = "/v1/images/generations"
+
+
+def ask(client: TestClient, **body: object) -> dict[str, Any]:
+    response = client.post(URL, json={"prompt": "a red fox", **body})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def picture(entry: dict[str, Any]) -> Image.Image:
+    image = Image.open(io.BytesIO(base64.b64decode(entry["b64_json"])))
+    image.load()
+    return image
+
+
+def test_pictures_are_those_of_generate(client: TestClient, served: Any) -> None:
+    answer = ask(
+        client,
+        n=2,
+        size="48x32",
+        seed=7,
+        steps=3,
+        guidance_scale=2.5,
+        negative_prompt="rain",
+        sampler="euler",
+        spacing="karras",
+        shift=2.0,
+    )
+    expected = served.engine.generate(
+        "a red fox",
+        num_images=2,
+        size=(48, 32),
+        seed=7,
+        steps=3,
+        guidance=2.5,
+        negative_prompt="rain",
+        sampler="euler",
+        spacing="karras",
+        shift=2.0,
+    )
+    assert [entry["seed"] for entry in answer["data"]] == [7, 8]
+    for entry, image in zip(answer["data"], expected, strict=True):
+        assert picture(entry).size == (48, 32)
+        np.testing.assert_array_equal(np.asarray(picture(entry)), np.asarray(image))
+    assert (answer["size"], answer["steps"], answer["guidance_scale"]) == ("48x32", 3, 2.5)
+    assert answer["model"] == "tiny"
+    assert answer["timing"]["seconds"] > 0
+
+
+def test_text_chunk_of_each_picture_reproduces_it(client: TestClient) -> None:
+    first = ask(client, n=3, seed=11, shift=1.25)["data"]
+    for i, entry in enumerate(first):
+        body = json.loads(picture(entry).text["musiva"])
+        assert body["seed"] == 11 + i
+        again = client.post(URL, json=body)
+        assert again.status_code == 200, again.text
+        assert again.json()["data"] == [entry]
+
+
+def test_defaults_are_the_models_and_seeds_differ(client: TestClient) -> None:
+    first, second = ask(client), ask(client, size="auto", n=None, seed=None)
+    for answer in (first, second):
+        assert (answer["size"], answer["steps"], answer["guidance_scale"]) == ("32x32", 4, 3.0)
+        assert answer["output_format"] == "png"
+        assert len(answer["data"]) == 1
+        assert "warnings" not in answer
+    assert first["data"][0]["seed"] != second["data"][0]["seed"]
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_formats(client: TestClient, output_format: str) -> None:
+    answer = ask(client, output_format=output_format, seed=1)
+    assert answer["output_format"] == output_format
+    assert picture(answer["data"][0]).format == output_format.upper()
+
+
+@pytest.mark.parametrize("output_format", ["jpeg", "webp"])
+def test_compression_makes_files_smaller(client: TestClient, output_format: str) -> None:
+    sizes = [
+        len(
+            ask(client, output_format=output_format, output_compression=q, seed=1)["data"][0][
+                "b64_json"
+            ]
+        )
+        for q in (0, 50, 100)
+    ]
+    assert sizes == sorted(set(sizes))
+
+
+def test_url_serves_the_same_file(client: TestClient) -> None:
+    inline = ask(client, seed=3)["data"][0]
+    entry = ask(client, seed=3, response_format="url")["data"][0]
+    assert "b64_json" not in entry
+    assert entry["url"].startswith("http://testserver/files/")
+    assert entry["url"].endswith(".png")
+    response = client.get(entry["url"])
+    assert response.headers["content-type"] == "image/png"
+    assert response.content == base64.b64decode(inline["b64_json"])
+
+
+@pytest.mark.parametrize("quality", ["auto", "standard", "hd", "low", "medium", "high", 100])
+def test_every_word_for_quality_is_the_dense_run(client: TestClient, quality: object) -> None:
+    answer = ask(client, quality=quality, seed=5)
+    assert answer["data"] == ask(client, seed=5)["data"]
+    assert ("warnings" in answer) == (quality in ("low", "medium"))
+
+
+def test_fields_without_effect_are_named_in_the_answer(client: TestClient) -> None:
+    answer = ask(
+        client,
+        style="vivid",
+        moderation="low",
+        background="opaque",
+        user="someone",
+        stream=False,
+        model="tiny",
+    )
+    assert [w.split(":")[0] for w in answer["warnings"]] == ["style", "moderation"]
+
+
+def test_extreme_seeds_give_pictures(client: TestClient) -> None:
+    largest = 2**63 - 1
+    data = ask(client, seed=largest, n=2, steps=1)["data"]
+    assert [entry["seed"] for entry in data] == [largest, largest + 1]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from musiva.core.errors import NonFinite
+from musiva.core.types import (
+    DecodeItem,
+    DenoiseItem,
+    EncodeItem,
+    Kind,
+    Outcome,
+    Path,
+    StepPlan,
+    StepResult,
+)
+from musiva.telemetry import Metrics
+
+ITEM = DenoiseItem(
+    sample="a/0",
+    evaluation=0,
+    path=Path(steps=2),
+    seed=0,
+    size=(8, 8),
+    prompts=("a",),
+    guidance=1.0,
+    fresh=True,
+)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_steps_are_counted_by_kind() -> None:
+    metrics = Metrics()
+    fine, failed = Outcome(), Outcome(error=NonFinite("nan"))
+    metrics.observe(StepPlan(1, Kind.ENCODE, (EncodeItem("a"),)), StepResult(1, (fine,), 0.25))
+    denoise = StepPlan(2, Kind.DENOISE, (ITEM, ITEM, ITEM))
+    metrics.observe(denoise, StepResult(2, (fine, failed, fine), 0.5, rows=96))
+    metrics.observe(denoise, StepResult(3, (fine, fine, fine), 1.0, rows=48))
+    decode = StepPlan(4, Kind.DECODE, (DecodeItem("a/0"),))
+    metrics.observe(decode, StepResult(4, (Outcome(picture=object()),), 0.125))
+    metrics.observe(decode, StepResult(5, (failed,), 0.125))
+
+    assert value(metrics, "musiva_step_seconds_count", kind="encode") == 1
+    assert value(metrics, "musiva_step_seconds_sum", kind="denoise") == 1.5
+    assert value(metrics, "musiva_step_seconds_count", kind="decode") == 2
+    assert value(metrics, "musiva_denoise_pack_rows_sum") == 144
+    assert value(metrics, "musiva_denoise_pack_rows_bucket", le="64.0") == 1
+    assert value(metrics, "musiva_denoise_pack_samples_sum") == 6
+    assert value(metrics, "musiva_pictures_total") == 1
+    assert value(metrics, "musiva_step_failures_total", kind="denoise") == 1
+    assert value(metrics, "musiva_step_failures_total", kind="decode") == 1
+
+
+def test_a_plan_that_only_frees_slots_is_no_step() -> None:
+    metrics = Metrics()
+    metrics.observe(StepPlan(1, Kind.DENOISE, (), release=("a/0",)), StepResult(1, (), 0.1))
+    assert value(metrics, "musiva_step_seconds_count", kind="denoise") is None
+
+
+def test_http_and_waiting() -> None:
+    metrics = Metrics()
+    waiting = [3]
+    metrics.watch_waiting(lambda: waiting[0])
+    metrics.http_started()
+    metrics.http_started()
+    metrics.http_ended("/healthz", 200)
+    metrics.cancelled()
+    assert value(metrics, "musiva_http_requests_in_flight") == 1
+    assert value(metrics, "musiva_http_requests_total", route="/healthz", status="200") == 1
+    assert value(metrics, "musiva_requests_cancelled_total") == 1
+    assert value(metrics, "musiva_requests_waiting") == 3
+    waiting[0] = 0
+    assert "musiva_requests_waiting 0.0" in metrics.render().decode()
+
+
+def test_instances_share_nothing() -> None:
+    first, second = Metrics(), Metrics()
+    first.cancelled()
+    assert value(second, "musiva_requests_cancelled_total") == 0
