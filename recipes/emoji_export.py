@@ -42,6 +42,17 @@ SCHEDULER = {
 }
 
 
+# What a request gets that does not say; sides lie where the model was trained.
+DEFAULTS = {
+    "size": [128, 128],
+    "steps": 28,
+    "guidance": 4.0,
+    "min_side": 64,
+    "max_side": 128,
+    "max_images": 16,
+}
+
+
 def export_model(run: Path, vae: Path, directory: Path) -> int:
     """Write the averaged weights of the newest checkpoint below `run`; returns the training step.
 
@@ -64,6 +75,7 @@ def export_model(run: Path, vae: Path, directory: Path) -> int:
     _write_json(directory / "scheduler" / "scheduler_config.json", SCHEDULER)
     shutil.copytree(vae, directory / "vae", dirs_exist_ok=True)
     shutil.copytree(run / "tokenizer", directory / "tokenizer", dirs_exist_ok=True)
+    _write_json(directory / "musiva.json", DEFAULTS)
     _write_json(directory / "model_index.json", MODEL_INDEX)
     return checkpoint.step
 

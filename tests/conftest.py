@@ -2,4 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
 from tests.fixtures import *  # noqa: F403
+
+# Nothing here may reach for a network; libraries read this when they are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kernel choices of the tests stay out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MUSIVA_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_engine_stays_behind() -> Iterator[None]:
+    """Fails a test that leaves an engine's thread running."""
+    before = set(threading.enumerate())
+    yield
+    left = [t for t in threading.enumerate() if t.name == "musiva-engine" and t not in before]
+    for thread in left:
+        thread.join(timeout=10)
+    assert not [t for t in left if t.is_alive()], "an engine was not closed"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests are skipped where there is no GPU; torch is only asked when there are any."""
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

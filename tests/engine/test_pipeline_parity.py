@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline
+from tests.tiny import FLOW_SCHEDULER, tiny_pixart_directory
 
 from musiva.engine import Engine, load_pipeline
-from tests.tiny import FLOW_SCHEDULER, tiny_pixart_directory
 
 EPSILON = {
     "_class_name": "DPMSolverMultistepScheduler",

@@ -1,4 +1,6 @@
-"""The command line. Reading arguments imports no torch; a command imports what it needs when it runs."""
+"""The command line. Reading arguments imports no torch; a command imports what it needs when it
+runs.
+"""
 
 from __future__ import annotations
 

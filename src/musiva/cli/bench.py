@@ -15,7 +15,9 @@ RESULTS = ("docs", "results")
 
 
 def run(arguments: Namespace, env: Env) -> int:
-    """Exit code 1 if the gate fails. The row of a long run inside a checkout goes to docs/results/ too."""
+    """Exit code 1 if the gate fails. The row of a long run inside a checkout goes to docs/results/
+    too.
+    """
     if arguments.json is not None:
         check_writable("json", arguments.json.parent)
     from musiva.perf import append_result

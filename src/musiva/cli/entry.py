@@ -19,9 +19,11 @@ BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0, or that of the error (`musiva.core.errors`), 130 after Ctrl-C.
+    """Run one command; returns its exit code: 0, or that of the error (`musiva.core.errors`), 130
+    after Ctrl-C.
 
-    Errors go to stderr as one line, `musiva: error: ...`; with MUSIVA_LOG=debug the traceback comes first.
+    Errors go to stderr as one line, `musiva: error: ...`; with MUSIVA_LOG=debug the traceback comes
+    first.
     """
     try:
         env = Env.read()
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("musiva: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away; nothing may be written there when Python flushes at exit.
+        # The reader of our output went away; nothing may be written there when Python flushes at
+        # exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE

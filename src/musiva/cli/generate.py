@@ -28,8 +28,8 @@ FLAGS = {"num_images": "n", "negative_prompt": "negative"}
 
 
 def run(arguments: Namespace, env: Env) -> int:
-    """Every value is checked, the destination too, before anything is computed; every picture is saved when it is
-    done, so that an interruption keeps those that are.
+    """Every value is checked, the destination too, before anything is computed; every picture is
+    saved when it is done, so that an interruption keeps those that are.
     """
     count = arguments.n * len(arguments.prompt)
     destination = Destination(arguments.out, count=count, force=arguments.force)
@@ -76,8 +76,8 @@ def _requests(engine: Engine, arguments: Namespace) -> list[Request]:
 def _collect(
     engine: Engine, requests: list[Request], destination: Destination, progress: Progress
 ) -> list[Image.Image]:
-    """Pictures in the order of the prompts. A prompt that fails does not take the others with it; its error is
-    raised when they are done.
+    """Pictures in the order of the prompts. A prompt that fails does not take the others with it;
+    its error is raised when they are done.
     """
     from PIL import Image
 

@@ -35,7 +35,8 @@ def run(arguments: Namespace, env: Env) -> int:
 def inspect(directory: Path) -> Facts:
     """name, path, family, supported ("yes" or the reason why not), sizes and defaults, components.
 
-    Raises UnknownModel if it is neither a diffusers pipeline nor one component of it, BadCheckpoint if it is broken.
+    Raises UnknownModel if it is neither a diffusers pipeline nor one component of it, BadCheckpoint
+    if it is broken.
     """
     from musiva.models import read_config
 

@@ -1,4 +1,6 @@
-"""Every command and flag, and how each value is read. The flags are frozen by a test: new ones need a reason."""
+"""Every command and flag, and how each value is read. The flags are frozen by a test: new ones need
+a reason.
+"""
 
 from __future__ import annotations
 

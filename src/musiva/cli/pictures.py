@@ -44,7 +44,9 @@ class Destination:
         check_writable("out", out.parent if self.is_file else out)
 
     def write(self, picture: Image.Image, stem: str, note: Mapping[str, object]) -> Path:
-        """Save a PNG with `note` as its text chunk "musiva" (JSON); returns its path. Raises Unavailable."""
+        """Save a PNG with `note` as its text chunk "musiva" (JSON); returns its path. Raises
+        Unavailable.
+        """
         from PIL.PngImagePlugin import PngInfo
 
         chunk = PngInfo()
@@ -69,7 +71,8 @@ class Destination:
             name = f"{stem}.png" if attempt == 1 else f"{stem}-{attempt}.png"
             path = self.out if self.is_file else self.out / name
             try:
-                # Made exclusively, so that no other process can take the name before the picture gets it.
+                # Made exclusively, so that no other process can take the name before the picture
+                # gets it.
                 path.open("xb").close()
                 return path
             except FileExistsError:
@@ -79,7 +82,7 @@ class Destination:
 
 
 @contextlib.contextmanager
-def _temporary(directory: Path):  # noqa: ANN202 - an iterator of Path, as the decorator wants it
+def _temporary(directory: Path):
     handle, name = tempfile.mkstemp(dir=directory, prefix=".musiva-", suffix=".part")
     os.close(handle)
     try:
@@ -104,7 +107,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def check_writable(field: str, directory: Path) -> None:
-    """Raise InvalidInput unless files can be made in `directory`, or it can be made; leaves nothing behind."""
+    """Raise InvalidInput unless files can be made in `directory`, or it can be made; leaves nothing
+    behind.
+    """
     nearest = directory.absolute()
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent

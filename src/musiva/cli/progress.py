@@ -15,7 +15,9 @@ BAR = 24
 
 
 class Progress:
-    """Counts up to a total that may become known late. Use as a context, so that the terminal line ends."""
+    """Counts up to a total that may become known late. Use as a context, so that the terminal line
+    ends.
+    """
 
     def __init__(
         self, stream: TextIO, label: str, clock: Callable[[], float] = time.monotonic

@@ -18,7 +18,9 @@ RECIPES = Path("recipes")
 
 
 def run(arguments: Namespace, env: Env) -> int:
-    """Without a stage, all stages in order. A stage that was interrupted continues, one that is done passes."""
+    """Without a stage, all stages in order. A stage that was interrupted continues, one that is
+    done passes.
+    """
     set_threads(None, env)
     recipe = load_recipe(arguments.recipe)
     for stage in [arguments.stage] if arguments.stage else recipe.STAGES:

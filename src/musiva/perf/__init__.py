@@ -1,4 +1,6 @@
-"""Measuring: paired timings, correctness gates before speeds, and results that say what they were measured on."""
+"""Measuring: paired timings, correctness gates before speeds, and results that say what they were
+measured on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A part of a bench in a process of its own: other libraries, another number of threads, a clean memory."""
+"""A part of a bench in a process of its own: other libraries, another number of threads, a clean
+memory.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def run_child(
 ) -> Answer:
     """Run `python -m module`, which answers `question` by `serve_child`.
 
-    Raises Unavailable if it lacks a package, ExecutionFailed if it failed otherwise or took too long.
+    Raises Unavailable if it lacks a package, ExecutionFailed if it failed otherwise or took too
+    long.
     """
     try:
         done = subprocess.run(

@@ -1,4 +1,6 @@
-"""Timings that compare: baseline and candidate take turns in one process, and the median ratio is the figure."""
+"""Timings that compare: baseline and candidate take turns in one process, and the median ratio is
+the figure.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """ratio: median of candidate over baseline within pairs. upper: one-sided 95 % bound of that median.
+    """ratio: median of candidate over baseline within pairs. upper: one-sided 95 % bound of that
+    median.
 
     Seconds are the medians of each.
     """
@@ -41,8 +44,8 @@ def compare(
     warmup: int = 2,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
-    """Time `pairs` pairs after `warmup` calls of each; every second pair starts with the candidate, so that neither
-    always follows the other's caches.
+    """Time `pairs` pairs after `warmup` calls of each; every second pair starts with the candidate,
+    so that neither always follows the other's caches.
     """
     for _ in range(warmup):
         baseline()
@@ -66,7 +69,9 @@ def compare(
 
 
 def upper_bound(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> float:
-    """Upper confidence bound of the median by the percentile bootstrap (Efron, 1979); the same values give the same."""
+    """Upper confidence bound of the median by the percentile bootstrap (Efron, 1979); the same
+    values give the same.
+    """
     draw = random.Random(seed)
     medians = [statistics.median(draw.choices(values, k=len(values))) for _ in range(RESAMPLES)]
     return percentile(medians, 100 * confidence)
@@ -79,7 +84,9 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def check_load(*, quick: bool, load: Callable[[], float] = lambda: os.getloadavg()[0]) -> float:
-    """The load average of the last minute. Above 0.5 a long run raises Unavailable, a quick one warns."""
+    """The load average of the last minute. Above 0.5 a long run raises Unavailable, a quick one
+    warns.
+    """
     found = load()
     if found > MAX_LOAD:
         message = (

@@ -87,7 +87,9 @@ def environment() -> dict[str, object]:
 
 
 def checkout() -> Path | None:
-    """The directory of the checkout that this package runs from, or None if it is installed elsewhere."""
+    """The directory of the checkout that this package runs from, or None if it is installed
+    elsewhere.
+    """
     root = Path(__file__).parents[3]
     return (
         root if (root / "pyproject.toml").is_file() and (root / "src" / "musiva").is_dir() else None

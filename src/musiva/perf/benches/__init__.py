@@ -1,4 +1,6 @@
-"""The benches by name, each a module with `KEYS`, the keys of its figures, and `measure(quick) -> Findings`."""
+"""The benches by name, each a module with `KEYS`, the keys of its figures, and `measure(quick) ->
+Findings`.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ class Findings:
 
 
 def run_bench(name: str, *, quick: bool) -> Report:
-    """Raises InvalidInput for an unknown name, and Unavailable on a busy machine or without a needed package."""
+    """Raises InvalidInput for an unknown name, and Unavailable on a busy machine or without a
+    needed package.
+    """
     if name not in BENCHES:
         raise InvalidInput("NAME", name, ", ".join(BENCHES))
     module = import_module(BENCHES[name])

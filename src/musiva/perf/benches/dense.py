@@ -1,7 +1,8 @@
 """Child process: our dense forward against diffusers' eager one, in turns, with the same weights.
 
-The rival runs as well as it can: inference mode, text without padding and no mask, positions of its own native
-size. Ours is called through `predict`, text projection and layout included, so nothing is carried over between calls.
+The rival runs as well as it can: inference mode, text without padding and no mask, positions of its
+own native size. Ours is called through `predict`, text projection and layout included, so nothing
+is carried over between calls.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def answer(question: Mapping[str, object]) -> Mapping[str, object]:
 
     gate = Gate()
     error, rival_error = _error(ours(), exact), _error(theirs(), exact)
-    # Both round in half precision, at different places: ours may not be further from the exact result.
+    # Both round in half precision, at different places: ours may not be further from the exact
+    # result.
     limit = FP32_TOLERANCE if dtype is torch.float32 else 1.5 * rival_error + 1e-3
     name = f"error_{tokens}_{question['dtype']}_{torch.get_num_threads()}_threads"
     if not gate.check(name, error, holds=error <= limit):

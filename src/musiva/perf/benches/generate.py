@@ -1,4 +1,6 @@
-"""Bench `generate`: speed of the dense forward and of whole pictures, and how good the default steps are."""
+"""Bench `generate`: speed of the dense forward and of whole pictures, and how good the default
+steps are.
+"""
 
 from __future__ import annotations
 

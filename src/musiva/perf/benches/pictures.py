@@ -1,4 +1,6 @@
-"""Child process: whole pictures of a model: how far its default steps are from convergence, and seconds each."""
+"""Child process: whole pictures of a model: how far its default steps are from convergence, and
+seconds each.
+"""
 
 from __future__ import annotations
 

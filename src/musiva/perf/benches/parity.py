@@ -1,0 +1,73 @@
+"""Bench `parity`: our outputs against diffusers', and packed against alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from musiva.engine import shipped_models
+from musiva.perf.benches.base import Findings
+from musiva.perf.child import run_child
+
+__all__ = ["KEYS", "measure"]
+
+KEYS = ("parity_max_abs_error", "pipeline_max_abs_error", "packed_alone_bytes_equal")
+DENOISERS = (24, 9)
+COMPANIES = (8, 2)
+# A picture that is all of one colour would agree with anything.
+LEAST_DEVIATION = 0.02
+WAYS = ("alone", "packed", "packed backwards")
+
+
+def measure(*, quick: bool) -> Findings:
+    """The figures are the errors themselves; the gate holds if the comparison was a fair one."""
+    findings = Findings()
+    with tempfile.TemporaryDirectory(prefix="musiva-parity-") as directory:
+        question = {"directory": directory, "denoisers": DENOISERS[quick]}
+        run_child("musiva.perf.benches.parity_reference", question, threads=1)
+        threads = sorted({1, min(2, os.cpu_count() or 1)})
+        for count in threads:
+            found = run_child(
+                "musiva.perf.benches.parity_ours", {"directory": directory}, threads=count
+            )
+            _enter_errors(findings, found, count)
+        random_model = str(Path(directory, "pipelines", "0"))
+        models = {"random": random_model, **{n: n for n in shipped_models() if n == "default"}}
+        equal = [
+            _packed_equals_alone(findings, name, model, count, COMPANIES[quick])
+            for name, model in models.items()
+            for count in threads
+        ]
+    findings.figures["packed_alone_bytes_equal"] = float(all(equal))
+    return findings
+
+
+def _enter_errors(findings: Findings, found: Mapping[str, object], threads: int) -> None:
+    denoisers: Sequence[Mapping[str, float]] = found["denoisers"]  # type: ignore[assignment]
+    pipelines: Sequence[Mapping[str, float]] = found["pipelines"]  # type: ignore[assignment]
+    gate, figures = findings.gate, findings.figures
+    gate.check(f"without_diffusers_{threads}_threads", found["foreign"], holds=not found["foreign"])
+    deviation = min(one["least deviation"] for one in pipelines)
+    gate.check("least_deviation", deviation, holds=deviation >= LEAST_DEVIATION)
+    worst = max(one[way] for one in denoisers for way in WAYS)
+    figures["parity_max_abs_error"] = max(worst, figures.get("parity_max_abs_error") or 0.0)
+    worst = max(one["error"] for one in pipelines)
+    figures["pipeline_max_abs_error"] = max(worst, figures.get("pipeline_max_abs_error") or 0.0)
+    finite = all(map(math.isfinite, figures.values()))
+    gate.check(f"finite_errors_{threads}_threads", finite, holds=finite)
+    findings.rows.extend({**one, "threads": threads} for one in (*denoisers, *pipelines))
+
+
+def _packed_equals_alone(
+    findings: Findings, name: str, model: str, threads: int, companies: int
+) -> bool:
+    question = {"model": model, "companies": companies}
+    found = run_child("musiva.perf.benches.packed_alone", question, threads=threads)
+    findings.gate.check(
+        f"finite_{name}_{threads}_threads", found["finite"], holds=found["finite"] is True
+    )
+    findings.rows.append({"what": f"packed against alone, {name} model", **found})
+    return found["compared"] != 0 and not found["differing"]
