@@ -14,7 +14,7 @@ __all__ = ["load_engine", "set_threads"]
 
 
 def set_threads(threads: int | None, env: Env) -> None:
-    """Threads of the CPU kernels: the flag, or else MUSIVA_THREADS, or else PyTorch's own choice."""
+    """Threads of the CPU kernels: the flag, or else MUSIVA_THREADS, or else PyTorch's choice."""
     chosen = env.threads if threads is None else threads
     if chosen is not None:
         import torch

@@ -1,4 +1,4 @@
-"""`musiva models`: what is shipped, or what a directory holds, read from configs and headers alone."""
+"""`musiva models`: what is shipped, or what a directory holds, by configs and headers alone."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def inspect(directory: Path) -> Facts:
 
 
 def _component(directory: Path) -> Facts:
-    """Its class, and of its weights the number of parameters, their dtypes and their bytes on disk."""
+    """Its class, and of its weights the number of parameters, dtypes and bytes on disk."""
     from musiva.models import read_config
 
     name = next(

@@ -38,7 +38,8 @@ def load_recipe(name: str) -> ModuleType:
     # A recipe imports the files beside it, as a script does.
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise InvalidInput("RECIPE", name, "a path to a .py file")
     recipe = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = recipe
     spec.loader.exec_module(recipe)

@@ -190,7 +190,7 @@ class Engine:
             self.check()
             if len(self._listeners) >= self.config.max_waiting:
                 raise Overloaded(
-                    f"{len(self._listeners)} requests are waiting; at most {self.config.max_waiting}"
+                    f"{len(self._listeners)} requests wait; at most {self.config.max_waiting} may"
                 )
             if request.id in self._listeners:
                 raise InvalidInput("id", request.id, "an id that no waiting request has")

@@ -166,7 +166,8 @@ def load_pipeline(
         name=directory.resolve().name,
         denoiser=denoiser,
         text=text,
-        vae=vae.to(where, torch.float32, memory_format=torch.channels_last)
+        vae=vae.to(where, torch.float32)
+        .to(memory_format=torch.channels_last)
         .eval()
         .requires_grad_(False),
         noise=NoiseModel.from_config(read_config(directory / "scheduler", "scheduler_config.json")),
@@ -175,6 +176,11 @@ def load_pipeline(
         device=where,
         unit=unit,
     )
+
+
+def _channels_last(vae: AutoencoderKL) -> AutoencoderKL:
+    """Convolutions on a CPU take about 0.6 of the time with channels innermost."""
+    return vae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _device(name: str) -> torch.device:

@@ -37,7 +37,8 @@ def read_fields(
             values[key] = value
         elif key not in fixed:
             raise BadCheckpoint(
-                f"{where}: {key}={value!r} is not a known setting; known: {', '.join(sorted(known))}"
+                f"{where}: {key}={value!r} is not a known setting; "
+                f"known: {', '.join(sorted(known))}"
             )
         elif value not in fixed[key]:
             allowed = ", ".join(repr(v) for v in fixed[key])

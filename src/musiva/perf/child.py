@@ -10,18 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from musiva.core.errors import ExecutionFailed, Unavailable
 
-__all__ = ["child_environment", "run_child", "serve_child"]
+__all__ = ["Message", "child_environment", "run_child", "serve_child"]
 
 ABSENT = "No module named"
-Answer = dict[str, object]
+# Objects of JSON, written and read by the two ends of this module only.
+Message: TypeAlias = Mapping[str, Any]
 
 
-def run_child(
-    module: str, question: Mapping[str, object], *, threads: int, timeout: float = 3600
-) -> Answer:
+def run_child(module: str, question: Message, *, threads: int, timeout: float = 3600) -> Message:
     """Run `python -m module`, which answers `question` by `serve_child`.
 
     Raises Unavailable if it lacks a package, ExecutionFailed if it failed otherwise or took too
@@ -47,14 +47,14 @@ def run_child(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def serve_child(answer: Callable[[Mapping[str, object]], Mapping[str, object]]) -> None:
+def serve_child(answer: Callable[[Message], Message]) -> None:
     """The other end: a question on stdin, its answer as the last line on stdout."""
     question = json.load(sys.stdin)
     print(json.dumps(answer(question)), flush=True)
 
 
 def child_environment(threads: int) -> dict[str, str]:
-    """This process's environment with a fixed number of threads and this very package on the path."""
+    """This process's environment with a number of threads, and this very package on the path."""
     source = str(Path(__file__).parents[2])
     path = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
     fixed = {

@@ -61,7 +61,8 @@ class PixArtConfig:
             )
         if self.caption_channels is not None and self.cross_attention_dim != self.width:
             raise BadCheckpoint(
-                f"PixArt: cross_attention_dim={self.cross_attention_dim}; expected {self.width}, the width of the model"
+                f"PixArt: cross_attention_dim={self.cross_attention_dim}; "
+                f"expected {self.width}, the width of the model"
             )
         if self.width % 4:
             raise BadCheckpoint(

@@ -6,7 +6,7 @@ T image rows, C text rows, M modulation rows, D width, H heads, K channels of a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ class PixArt(Denoiser):
         )
         return {"image": x_TD, "text": text_CD, "time": time_MD, "modulation": modulation_MD}
 
-    @cached_property
+    @property
     def segments(self) -> Sequence[tuple[str, SegmentFn]]:
         return [(block.site, block) for block in self.blocks]  # pyright: ignore[reportReturnType]
 

@@ -162,8 +162,8 @@ def _grouped(x_NHK: Tensor, g: Groups) -> Tensor:
 def _sdpa(q_GLHK: Tensor, k_GLHK: Tensor, v_GLHK: Tensor) -> Tensor:
     if prefers_heads(q_GLHK, k_GLHK):
         return attend_by_heads(q_GLHK, k_GLHK, v_GLHK)
-    by_heads = (x.transpose(1, 2) for x in (q_GLHK, k_GLHK, v_GLHK))
-    return scaled_dot_product_attention(*by_heads).transpose(1, 2)
+    q_GHLK, k_GHLK, v_GHLK = (x.transpose(1, 2) for x in (q_GLHK, k_GLHK, v_GLHK))
+    return scaled_dot_product_attention(q_GHLK, k_GHLK, v_GHLK).transpose(1, 2)
 
 
 def _runs(rows: Rows, keys: Rows) -> Iterator[tuple[int, int]]:

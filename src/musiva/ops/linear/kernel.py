@@ -74,7 +74,7 @@ def probe(dtype: torch.dtype) -> dict[Kernel, float]:
         layer.weight.copy_(torch.randn(width_out, width_in, generator=generator) / width_in**0.5)
         layer = layer.to(dtype)
         x_TD = torch.randn(ROWS, width_in, generator=generator).to(dtype)
-        kernels = {name: Linears(name) for name in totals}
+        kernels: dict[Kernel, Linears] = {name: Linears(name) for name in totals}
         for name, linears in kernels.items():
             if not _is_exact(linears, layer, x_TD):
                 totals.pop(name)

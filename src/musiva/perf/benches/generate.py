@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from musiva.engine import shipped_models
 from musiva.perf.benches.base import Findings
-from musiva.perf.child import child_environment, run_child
+from musiva.perf.child import Message, child_environment, run_child
 
 __all__ = ["KEYS", "measure"]
 
@@ -34,7 +34,14 @@ DENSE = (
 )
 PACK_PAIRS = (60, 6)
 MAX_DEFAULT_STEPS = 28
-HELP = "import sys\nfrom musiva.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+HELP = """
+import sys
+from musiva.cli import main
+try:
+    main(["--help"])
+finally:
+    print("torch" in sys.modules)
+"""
 
 
 def measure(*, quick: bool) -> Findings:
@@ -52,9 +59,9 @@ def measure(*, quick: bool) -> Findings:
     return findings
 
 
-def _enter(findings: Findings, key: str, found: Mapping[str, object]) -> None:
-    if findings.gate.merge(found["gate"]):  # type: ignore[arg-type]
-        row: Mapping[str, float] = found["row"]  # type: ignore[assignment]
+def _enter(findings: Findings, key: str, found: Message) -> None:
+    if findings.gate.merge(found["gate"]):
+        row: Mapping[str, float] = found["row"]
         findings.rows.append(row)
         findings.figures[key] = max(row["ratio"], findings.figures.get(key) or 0.0)
 
@@ -65,11 +72,11 @@ def _measure_pictures(findings: Findings, *, quick: bool, threads: int) -> None:
         return
     question = {"model": "default", "prompts": 4 if quick else 16, "repeats": 3 if quick else 9}
     found = run_child("musiva.perf.benches.pictures", question, threads=threads)
-    if findings.gate.merge(found["gate"]):  # type: ignore[arg-type]
-        steps: int = found["steps"]  # type: ignore[assignment]
+    if findings.gate.merge(found["gate"]):
+        steps: int = found["steps"]
         findings.gate.check("default_steps", steps, holds=steps <= MAX_DEFAULT_STEPS)
-        findings.figures["dense_convergence_db"] = found["convergence_db"]  # type: ignore[assignment]
-        findings.rows.extend(found["rows"])  # type: ignore[arg-type]
+        findings.figures["dense_convergence_db"] = found["convergence_db"]
+        findings.rows.extend(found["rows"])
 
 
 def _measure_help(findings: Findings, *, runs: int) -> None:

@@ -1,4 +1,4 @@
-"""A client of the images API that asks, checks every answer, and remembers a share of the pictures."""
+"""A client of the images API that asks, checks every answer, and remembers some of the pictures."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def pixels_hash(picture: Image.Image) -> str:
     return hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()
 
 
-def _decode(content: bytes) -> list[Image.Image]:
+def _decode(content: bytes) -> Sequence[Image.Image]:
     pictures = [
         Image.open(io.BytesIO(base64.b64decode(one["b64_json"])))
         for one in json.loads(content)["data"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from musiva.engine import Predictor
 from musiva.models import family_of
 from musiva.perf.benches.dense import SIZES, TEXT_ROWS
-from musiva.perf.child import serve_child
+from musiva.perf.child import Message, serve_child
 from musiva.perf.measure import compare
 from musiva.perf.report import Gate
 
@@ -21,10 +20,10 @@ __all__ = ["answer"]
 LATENTS = ((8, 8), (8, 16), (16, 12), (16, 16), (20, 16), (24, 20), (24, 32), (32, 32))
 
 
-def answer(question: Mapping[str, object]) -> Mapping[str, object]:
+def answer(question: Message) -> Message:
     """question: pairs; `sizes` may replace the model's."""
     torch.manual_seed(0)
-    sizes = {**SIZES, **question.get("sizes", {})}  # type: ignore[dict-item]
+    sizes = {**SIZES, **question.get("sizes", {})}
     family = family_of("PixArtTransformer2DModel")
     denoiser = family.from_config({**sizes, "sample_size": 32}).eval().requires_grad_(False)
     predictor = Predictor(denoiser)
@@ -45,7 +44,7 @@ def answer(question: Mapping[str, object]) -> Mapping[str, object]:
     equal = all(torch.equal(a, b) for a, b in zip(together(), alone(), strict=True))
     if not gate.check(f"packed_equals_alone_{torch.get_num_threads()}_threads", equal, holds=equal):
         return {"gate": gate.as_json()}
-    found = compare(together, alone, pairs=int(question["pairs"]))  # type: ignore[call-overload]
+    found = compare(together, alone, pairs=question["pairs"])
     setting = {"what": "8 samples in one pack over one by one", "threads": torch.get_num_threads()}
     return {"gate": gate.as_json(), "row": {**setting, **asdict(found)}}
 

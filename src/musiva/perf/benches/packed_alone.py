@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from musiva.core.types import Path, Request
 from musiva.engine import Pipeline, load_pipeline
 from musiva.perf.benches.tap import Visit, final_latents
-from musiva.perf.child import serve_child
+from musiva.perf.child import Message, serve_child
 
 __all__ = ["answer"]
 
@@ -24,13 +24,13 @@ PROMPTS = (
 STEPS = 20
 
 
-def answer(question: Mapping[str, object]) -> Mapping[str, object]:
+def answer(question: Message) -> Message:
     """question: model, and how many companies each target is tried in."""
     pipeline = load_pipeline(str(question["model"]), device="cpu")
     targets = _targets(pipeline)
     alone = {target.id: final_latents(pipeline, [Visit(target)])[target.id] for target in targets}
     differing, compared = [], 0
-    for company in range(int(question["companies"])):  # type: ignore[call-overload]
+    for company in range(question["companies"]):
         found = final_latents(pipeline, _visits(pipeline, targets, company))
         for target in targets:
             compared += 1

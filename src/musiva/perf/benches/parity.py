@@ -10,7 +10,7 @@ from pathlib import Path
 
 from musiva.engine import shipped_models
 from musiva.perf.benches.base import Findings
-from musiva.perf.child import run_child
+from musiva.perf.child import Message, run_child
 
 __all__ = ["KEYS", "measure"]
 
@@ -45,9 +45,9 @@ def measure(*, quick: bool) -> Findings:
     return findings
 
 
-def _enter_errors(findings: Findings, found: Mapping[str, object], threads: int) -> None:
-    denoisers: Sequence[Mapping[str, float]] = found["denoisers"]  # type: ignore[assignment]
-    pipelines: Sequence[Mapping[str, float]] = found["pipelines"]  # type: ignore[assignment]
+def _enter_errors(findings: Findings, found: Message, threads: int) -> None:
+    denoisers: Sequence[Mapping[str, float]] = found["denoisers"]
+    pipelines: Sequence[Mapping[str, float]] = found["pipelines"]
     gate, figures = findings.gate, findings.figures
     gate.check(f"without_diffusers_{threads}_threads", found["foreign"], holds=not found["foreign"])
     deviation = min(one["least deviation"] for one in pipelines)
@@ -56,7 +56,7 @@ def _enter_errors(findings: Findings, found: Mapping[str, object], threads: int)
     figures["parity_max_abs_error"] = max(worst, figures.get("parity_max_abs_error") or 0.0)
     worst = max(one["error"] for one in pipelines)
     figures["pipeline_max_abs_error"] = max(worst, figures.get("pipeline_max_abs_error") or 0.0)
-    finite = all(map(math.isfinite, figures.values()))
+    finite = all(value is not None and math.isfinite(value) for value in figures.values())
     gate.check(f"finite_errors_{threads}_threads", finite, holds=finite)
     findings.rows.extend({**one, "threads": threads} for one in (*denoisers, *pipelines))
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from musiva.core.types import Path, Request
 from musiva.engine import Pipeline, load_denoiser, load_pipeline
 from musiva.perf.benches.tap import Visit, final_latents
-from musiva.perf.child import serve_child
+from musiva.perf.child import Message, serve_child
 
 __all__ = ["answer"]
 
 Conditions = dict[str, object]
 
 
-def answer(question: Mapping[str, object]) -> Mapping[str, object]:
+def answer(question: Message) -> Message:
     """question: directory."""
     directory = FilePath(str(question["directory"]))
     rows = [_denoiser(path) for path in sorted((directory / "denoisers").iterdir())]
@@ -96,16 +96,16 @@ def _pipeline(directory: FilePath) -> Mapping[str, object]:
     }
 
 
-def _request(i: int, case: Mapping[str, object]) -> Request:
-    path = Path(steps=case["steps"])  # type: ignore[arg-type]
+def _request(i: int, case: Message) -> Request:
+    width, height = case["size"]
     return Request(
         id=str(i),
-        prompt=case["prompt"],  # type: ignore[arg-type]
-        negative_prompt=case["negative_prompt"],  # type: ignore[arg-type]
-        size=tuple(case["size"]),  # type: ignore[arg-type]
-        path=path,
+        prompt=case["prompt"],
+        negative_prompt=case["negative_prompt"],
+        size=(width, height),
+        path=Path(steps=case["steps"]),
         seed=0,
-        guidance=case["guidance"],  # type: ignore[arg-type]
+        guidance=case["guidance"],
     )
 
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from musiva.models.text import train_tokenizer
-from musiva.perf.child import serve_child
+from musiva.perf.child import Message, serve_child
 
 __all__ = ["answer"]
 
+Model = TypeVar("Model", bound=nn.Module)
 PROMPTS = (
     "A red fox  at sunset",
     "two green apples on a table",
@@ -47,10 +50,10 @@ PIPELINES = (
 PICTURES = (((48, 32), 4.5, 6, "a table"), ((32, 64), 1.0, 9, ""), ((48, 48), 7.0, 12, ""))
 
 
-def answer(question: Mapping[str, object]) -> Mapping[str, object]:
+def answer(question: Message) -> Message:
     """question: directory, and how many denoisers."""
     directory = Path(str(question["directory"]))
-    count = int(question["denoisers"])  # type: ignore[call-overload]
+    count = question["denoisers"]
     for i in range(count):
         _write_denoiser(directory / "denoisers" / str(i), i)
     for i in range(len(PIPELINES)):
@@ -62,8 +65,7 @@ def _write_denoiser(directory: Path, i: int) -> None:
     """One random small config and four samples of random sizes; each is run alone. Some have masked
     text.
     """
-    from diffusers import PixArtTransformer2DModel
-
+    diffusers = import_module("diffusers")
     draw = random.Random(i)
     torch.manual_seed(i)
     sized, patch = i % 3 == 2, draw.choice((1, 2, 2))
@@ -83,7 +85,7 @@ def _write_denoiser(directory: Path, i: int) -> None:
         "use_additional_conditions": sized,
     }
     config["out_channels"] = config["in_channels"] * draw.choice((1, 2))
-    model = _spread(PixArtTransformer2DModel(**config)).eval()
+    model = _spread(diffusers.PixArtTransformer2DModel(**config)).eval()
     model.save_pretrained(directory)
     tensors: dict[str, Tensor] = {}
     for j in range(4):
@@ -108,7 +110,7 @@ def _write_denoiser(directory: Path, i: int) -> None:
 
 
 @torch.no_grad()
-def _expected(model: nn.Module, case: Mapping[str, Tensor]) -> Tensor:
+def _expected(model: Callable[..., Any], case: Mapping[str, Tensor]) -> Tensor:
     added = {
         name: case[name][None] if name in case else None for name in ("resolution", "aspect_ratio")
     }
@@ -123,9 +125,7 @@ def _expected(model: nn.Module, case: Mapping[str, Tensor]) -> Tensor:
 
 
 def _write_pipeline(directory: Path, i: int) -> None:
-    import diffusers
-    from transformers import AutoTokenizer, T5Config, T5EncoderModel
-
+    diffusers, transformers = import_module("diffusers"), import_module("transformers")
     kind, scheduler, particular = PIPELINES[i]
     torch.manual_seed(1000 + i)
     train_tokenizer(
@@ -134,7 +134,7 @@ def _write_pipeline(directory: Path, i: int) -> None:
         directory / "tokenizer",
         64,
     )
-    tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory / "tokenizer")
     text = {"vocab_size": 96, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
     sizes = {
         "num_attention_heads": 3,
@@ -159,7 +159,9 @@ def _write_pipeline(directory: Path, i: int) -> None:
     )
     pipeline = getattr(diffusers, kind)(
         tokenizer=tokenizer,
-        text_encoder=T5EncoderModel(T5Config(**text, feed_forward_proj="gated-gelu")).eval(),
+        text_encoder=transformers.T5EncoderModel(
+            transformers.T5Config(**text, feed_forward_proj="gated-gelu")
+        ).eval(),
         vae=_spread(vae).eval(),
         transformer=_spread(diffusers.PixArtTransformer2DModel(**sizes)).eval(),
         scheduler=diffusers.DPMSolverMultistepScheduler(**scheduler),
@@ -189,7 +191,7 @@ def _write_pipeline(directory: Path, i: int) -> None:
 
 
 @torch.no_grad()
-def _spread(model: nn.Module) -> nn.Module:
+def _spread(model: Model) -> Model:
     """Weights and biases of a size at which every part of the model shows in its output."""
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2 and "table" not in name:

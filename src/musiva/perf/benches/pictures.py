@@ -7,13 +7,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from musiva.engine import Engine
-from musiva.perf.child import serve_child
+from musiva.perf.child import Message, serve_child
 from musiva.perf.report import Gate
 
 __all__ = ["PROMPTS", "answer", "psnr"]
@@ -39,9 +39,9 @@ PROMPTS = (
 MORE_STEPS = 4
 
 
-def answer(question: Mapping[str, object]) -> Mapping[str, object]:
+def answer(question: Message) -> Message:
     """question: model, number of prompts, repeats of each timing."""
-    prompts = PROMPTS[: int(question["prompts"])]  # type: ignore[call-overload]
+    prompts = PROMPTS[: question["prompts"]]
     gate = Gate()
     with Engine.load(str(question["model"])) as engine:
         steps = engine.pipeline.defaults.steps
@@ -53,7 +53,7 @@ def answer(question: Mapping[str, object]) -> Mapping[str, object]:
         decibels = [psnr(a, b) for a, b in zip(coarse, fine, strict=True)]
         rows = [
             {"what": "seconds a picture", "size": f"{w}x{h}", "steps": steps, "seconds": seconds}
-            for (w, h), seconds in _timings(engine, int(question["repeats"]))  # type: ignore[call-overload]
+            for (w, h), seconds in _timings(engine, question["repeats"])
         ]
     rows.append(
         {

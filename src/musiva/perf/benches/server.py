@@ -20,7 +20,7 @@ from pathlib import Path
 from musiva.core.errors import ExecutionFailed
 from musiva.perf.benches.base import Findings
 from musiva.perf.benches.http_client import Answer, Client, pixels_hash
-from musiva.perf.child import child_environment
+from musiva.perf.child import Message, child_environment
 from musiva.perf.measure import percentile
 
 __all__ = ["KEYS", "Load", "measure"]
@@ -50,7 +50,7 @@ def measure(*, quick: bool, load: Load | None = None) -> Findings:
 
     findings = Findings()
     with _server(load.model, torch.get_num_threads()) as (process, url):
-        sizes: list[str] = _get(f"{url}/v1/models")["data"][0]["sizes"]  # type: ignore[index]
+        sizes: list[str] = _get(f"{url}/v1/models")["data"][0]["sizes"]
         answers, memory, seconds = _drive(load, url, sizes, _resident(process.pid))
         end = _end(process)
     findings.gate.check("ended_cleanly_seconds", end, holds=end is not None)
@@ -195,6 +195,6 @@ def _end(process: subprocess.Popen[str]) -> float | None:
     return time.monotonic() - start if code == 0 else None
 
 
-def _get(url: str) -> Mapping[str, object]:
+def _get(url: str) -> Message:
     with urllib.request.urlopen(url, timeout=60) as response:
         return json.load(response)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from musiva.core.pack import ROW_ALIGN
-from musiva.core.types import Kind, Request, StepPlan, StepResult
+from musiva.core.types import DecodeItem, Request, StepPlan, StepResult
 from musiva.engine import InlineExecutor, Pipeline, Scheduler, StepLoop
 from musiva.samplers import build_schedule
 
@@ -37,8 +37,8 @@ class Tap(InlineExecutor):
         self.latents: dict[str, Tensor] = {}
 
     def execute(self, plan: StepPlan) -> StepResult:
-        if plan.kind is Kind.DECODE:
-            self.latents |= {item.sample: self.latent(item.sample).clone() for item in plan.items}
+        samples = [item.sample for item in plan.items if isinstance(item, DecodeItem)]
+        self.latents |= {sample: self.latent(sample).clone() for sample in samples}
         return super().execute(plan)
 
 
