@@ -19,7 +19,7 @@ def test_a_bucket_holds_the_rows_and_adds_little(rows: int) -> None:
     size = bucket(rows)
     assert size >= rows
     assert size % ROW_ALIGN == 0
-    assert size - rows < ROW_ALIGN or size - rows <= rows / 16
+    assert size - rows < ROW_ALIGN or size - rows <= rows / 32
     assert bucket(size) == size
 
 

@@ -25,8 +25,8 @@ Grid = tuple[int, int, int]
 
 
 def bucket(rows: int) -> int:
-    """Round rows up to a multiple of 16 that adds at most 1/16 to any count above 256."""
-    granule = max(ROW_ALIGN, 1 << max(rows.bit_length() - 5, 0))
+    """Round rows up to a multiple of 16 that adds at most 1/32 to any count above 512."""
+    granule = max(ROW_ALIGN, 1 << max(rows.bit_length() - 6, 0))
     return -(-rows // granule) * granule
 
 

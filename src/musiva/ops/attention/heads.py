@@ -28,11 +28,14 @@ def attend_by_heads(q_GLHK: Tensor, k_GMHK: Tensor, v_GMHK: Tensor) -> Tensor:
     differentiable.
     """
     out_GLHK = torch.empty(q_GLHK.shape, dtype=q_GLHK.dtype)
-    q_GLHK = q_GLHK.float() * q_GLHK.shape[-1] ** -0.5
-    k_GMHK = k_GMHK.float()
+    scale = q_GLHK.shape[-1] ** -0.5
+    # One buffer for all heads: a fresh one each would be mapped and cleared by the system every
+    # time.
+    score_LM = torch.empty(q_GLHK.shape[1], k_GMHK.shape[1])
     for g in range(q_GLHK.shape[0]):
         for h in range(q_GLHK.shape[2]):
-            score_LM = torch.mm(q_GLHK[g, :, h], k_GMHK[g, :, h].T)
-            weight_LM = score_LM.softmax(-1).to(v_GMHK.dtype)
-            torch.mm(weight_LM, v_GMHK[g, :, h], out=out_GLHK[g, :, h])
+            q_LK, k_MK = q_GLHK[g, :, h].float().mul_(scale), k_GMHK[g, :, h].float()
+            torch.mm(q_LK, k_MK.T, out=score_LM)
+            torch.softmax(score_LM, -1, out=score_LM)
+            torch.mm(score_LM.to(v_GMHK.dtype), v_GMHK[g, :, h], out=out_GLHK[g, :, h])
     return out_GLHK
