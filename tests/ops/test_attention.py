@@ -97,8 +97,8 @@ def test_queries_of_a_part_of_the_rows() -> None:
         )
 
 
-@pytest.mark.parametrize("keys", [191, 192, 250])
-def test_many_keys_in_bfloat16(keys: int) -> None:
+@pytest.mark.parametrize("keys", [24, 64, 65, 191, 192, 250])
+def test_few_and_many_keys_in_bfloat16(keys: int) -> None:
     """The path by heads, beside the fused one, and alone as in company."""
     pack = Pack.build([(1, 5, 7), (1, 1, keys), (1, 1, keys), (1, 2, 3)])
     q, k, v = random_qkv(pack.image.num_rows, torch.bfloat16, 3)
