@@ -81,8 +81,8 @@ def denoiser() -> Stage[DenoiserTask]:
             phases=(Phase(0, small), Phase(1800, mixed)),
         ),
         trainer=Trainer.Config(
-            steps=5000,
-            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(2600, 5000)),
+            steps=4600,
+            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(2600, 4600)),
             ema=Ema.Config(decay=0.999),
             workers=2,
         ),

@@ -5,6 +5,7 @@ fails alone.
 from __future__ import annotations
 
 import threading
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +106,20 @@ def alone(pipeline: Pipeline) -> dict[str, np.ndarray]:
     return pictures
 
 
-@pytest.mark.parametrize(
-    ("order", "gap", "max_rows"),
-    [((0, 1, 2, 3, 4), 0, 4096), ((4, 2, 0, 3, 1), 2, 512), ((3, 1, 4, 0, 2), 1, 1)],
-)
+# Order of arrival, steps between arrivals, rows that fit into a pack.
+ARRIVALS = [
+    ((0, 1, 2, 3, 4), 0, 4096),
+    ((4, 2, 0, 3, 1), 2, 512),
+    ((3, 1, 4, 0, 2), 1, 1),
+    *(
+        pytest.param(order, gap, max_rows, marks=pytest.mark.matrix)
+        for gap, max_rows in ((0, 700), (1, 4096), (3, 300))
+        for order in list(permutations(range(5)))[::11]
+    ),
+]
+
+
+@pytest.mark.parametrize(("order", "gap", "max_rows"), ARRIVALS)
 def test_pictures_do_not_depend_on_neighbours(
     pipeline: Pipeline, alone, order, gap: int, max_rows: int
 ) -> None:

@@ -13,6 +13,10 @@ from musiva.engine import Predictor, load_denoiser
 from musiva.models.pixart import from_config, from_diffusers, to_diffusers
 
 NUM_CONFIGS = 10
+SEEDS = [
+    *range(NUM_CONFIGS),
+    *(pytest.param(seed, marks=pytest.mark.matrix) for seed in range(NUM_CONFIGS, 60)),
+]
 
 
 def random_transformer(seed: int) -> PixArtTransformer2DModel:
@@ -73,7 +77,7 @@ def reference(model: PixArtTransformer2DModel, latent, time, condition) -> torch
     ).sample[0]
 
 
-@pytest.mark.parametrize("seed", range(NUM_CONFIGS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_matches_diffusers_alone_and_packed(seed: int) -> None:
     model = random_transformer(seed)
     ours = load_denoiser(model)
