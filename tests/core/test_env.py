@@ -26,6 +26,7 @@ def test_values() -> None:
         }
     )
     assert env == Env(cache_dir=Path("/somewhere"), threads=3, log="debug", kernels="plain")
+    assert Env.read({"MUSIVA_THREADS": "", "OTHER": "1"}) == Env.read({})
     assert Env.read({"XDG_CACHE_HOME": "/x"}).cache_dir == Path("/x/musiva")
 
 
@@ -35,6 +36,8 @@ def test_values() -> None:
         ("MUSIVA_THREADS", "0"),
         ("MUSIVA_THREADS", "-1"),
         ("MUSIVA_THREADS", "two"),
+        ("MUSIVA_THREADS", "1025"),
+        ("MUSIVA_THREAD", "2"),
         ("MUSIVA_LOG", "loud"),
         ("MUSIVA_KERNELS", "magic"),
     ],

@@ -15,6 +15,8 @@ __all__ = ["Env"]
 Kernels = Literal["auto", "plain", "prepacked"]
 KERNELS = ("auto", "plain", "prepacked")
 LEVELS = ("debug", "info", "warning", "error")
+VARIABLES = ("MUSIVA_CACHE_DIR", "MUSIVA_KERNELS", "MUSIVA_LOG", "MUSIVA_THREADS")
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,12 @@ class Env:
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Env:
-        """Raises InvalidInput naming the variable, its value and what is allowed."""
+        """An empty value counts as none. Raises InvalidInput naming the variable, its value and
+        what is allowed, also for a `MUSIVA_` variable that does not exist: it would do nothing.
+        """
+        for name in sorted(environ):
+            if name.startswith("MUSIVA_") and name not in VARIABLES:
+                raise InvalidInput(name, environ[name], f"no such variable; {', '.join(VARIABLES)}")
         cache = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         return cls(
             cache_dir=Path(environ.get("MUSIVA_CACHE_DIR") or Path(cache) / "musiva"),
@@ -53,6 +60,6 @@ def _count(environ: Mapping[str, str], name: str) -> int | None:
     value = environ.get(name)
     if not value:
         return None
-    if not value.isdecimal() or int(value) < 1:
-        raise InvalidInput(name, value, "a whole number of at least 1")
+    if not value.isdecimal() or len(value) > 4 or not 1 <= int(value) <= MAX_THREADS:
+        raise InvalidInput(name, value, f"a whole number from 1 to {MAX_THREADS}")
     return int(value)
