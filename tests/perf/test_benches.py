@@ -126,7 +126,7 @@ def test_parity_errors_notice_shapes_and_nan() -> None:
 
 
 def test_packed_equals_alone(tiny_model: Path) -> None:
-    found = packed_alone.answer({"model": str(tiny_model), "companies": 1})
+    found = packed_alone.answer({"model": str(tiny_model), "device": "cpu", "companies": 1})
     assert found["compared"] == 3
     assert found["differing"] == []
     assert found["finite"] is True

@@ -25,21 +25,28 @@ STEPS = 20
 
 
 def answer(question: Message) -> Message:
-    """question: model, and how many companies each target is tried in."""
-    pipeline = load_pipeline(str(question["model"]), device="cpu")
+    """question: model, device, and how many companies each target is tried in."""
+    pipeline = load_pipeline(str(question["model"]), device=str(question["device"]))
     targets = _targets(pipeline)
     alone = {target.id: final_latents(pipeline, [Visit(target)])[target.id] for target in targets}
-    differing, compared = [], 0
+    differing, compared, largest = [], 0, 0.0
     for company in range(question["companies"]):
         found = final_latents(pipeline, _visits(pipeline, targets, company))
         for target in targets:
             compared += 1
             if not torch.equal(found[target.id], alone[target.id]):
                 error = float((found[target.id] - alone[target.id]).abs().max())
+                largest = max(largest, error)
                 differing.append({"target": target.id, "company": company, "error": error})
     finite = all(bool(latent.isfinite().all()) for latent in alone.values())
     threads = torch.get_num_threads()
-    return {"compared": compared, "differing": differing, "finite": finite, "threads": threads}
+    return {
+        "compared": compared,
+        "differing": differing,
+        "max_abs_error": largest,
+        "finite": finite,
+        "threads": threads,
+    }
 
 
 def _targets(pipeline: Pipeline) -> list[Request]:
