@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from musiva.engine import Engine
 from tests.tiny import tiny_pixart_directory
 
-__all__ = ["tiny_engine", "tiny_model"]
+__all__ = ["hears_interrupts", "tiny_engine", "tiny_model"]
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,8 @@ def tiny_engine(tiny_model: Path) -> Iterator[Engine]:
     """An engine of its own for one test, closed afterwards."""
     with Engine.load(tiny_model, device="cpu") as engine:
         yield engine
+
+
+def hears_interrupts() -> None:
+    """For `preexec_fn`: what a shell runs in its background is born deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,6 +18,7 @@ from musiva.cli import generate
 from musiva.cli.pictures import Destination, grid_of, stem_of
 from musiva.perf.child import child_environment
 from tests.cli.conftest import Musiva
+from tests.fixtures import hears_interrupts
 
 TINY = ("--size", "16x24", "--steps", "2", "--device", "cpu")
 
@@ -192,6 +193,7 @@ def test_ctrl_c_ends_the_process_with_130(tiny_model: Path, tmp_path: Path) -> N
         stderr=subprocess.PIPE,
         text=True,
         env=child_environment(1),
+        preexec_fn=hears_interrupts,
     )
     assert process.stderr is not None
     for line in process.stderr:  # the last thing it imports is what it makes pictures with

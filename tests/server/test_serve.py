@@ -16,6 +16,7 @@ import pytest
 
 from musiva.core.errors import InvalidInput, Unavailable, UnknownModel
 from musiva.server import bind, serve
+from tests.fixtures import hears_interrupts
 from tests.server.live import wait_until
 
 PROGRAM = "import sys; from musiva.server import serve; serve(sys.argv[1], port=0)"
@@ -70,6 +71,7 @@ def test_signal_ends_it_cleanly_with_requests_running(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hears_interrupts,
     )
     try:
         assert process.stdout is not None
