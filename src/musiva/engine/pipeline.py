@@ -166,10 +166,7 @@ def load_pipeline(
         name=directory.resolve().name,
         denoiser=denoiser,
         text=text,
-        vae=vae.to(where, torch.float32)
-        .to(memory_format=torch.channels_last)
-        .eval()
-        .requires_grad_(False),
+        vae=_channels_last(vae.to(where, torch.float32)).eval().requires_grad_(False),
         noise=NoiseModel.from_config(read_config(directory / "scheduler", "scheduler_config.json")),
         defaults=Defaults.read(directory, native, unit),
         linears=Linears(kernel),
