@@ -23,7 +23,7 @@ from PIL import Image
 
 from musiva.core.errors import Unavailable
 
-__all__ = ["LABELS", "PICTURES", "Emoji", "Package", "fetch", "load_emoji", "render"]
+__all__ = ["LABELS", "PICTURES", "Emoji", "Package", "fetch", "load_emoji", "pictures_of", "render"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,19 @@ LABELS = Package(
 )
 
 FLAG_GROUP = 9
+# Names that people type, written for this recipe, by code points.
+NAMES = Path(__file__).with_name("emoji_names.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Emoji:
-    """One picture and what is known about it. `tone` is 0 for the base form; `webp` are the file's
-    bytes.
+    """One picture and what is known about it. name: code points; label: Unicode's; names: others
+    that people use; tone: 0 for the base form; webp: the file's bytes.
     """
 
     name: str
     label: str
+    names: tuple[str, ...]
     tags: tuple[str, ...]
     tone: int
     is_flag: bool
@@ -95,26 +98,32 @@ def load_emoji(directory: Path) -> list[Emoji]:
         json.loads(_members(fetch(LABELS, directory), "package/en/data.json")["data.json"])
     )
     pictures = _members(fetch(PICTURES, directory), "package/assets/")
+    names = json.loads(NAMES.read_text(encoding="utf-8"))
     found = []
     for file, webp in sorted(pictures.items()):
         name = file.removesuffix(".webp")
         entry = labels.get(_key(name))
         if entry is not None:
             label, tags, tone, group = entry
-            found.append(Emoji(name, label, tags, tone, group == FLAG_GROUP, webp))
+            others = tuple(names.get(name, ()))
+            found.append(Emoji(name, label, others, tags, tone, group == FLAG_GROUP, webp))
     return found
 
 
-def render(emoji: Sequence[Emoji], pixels: int) -> np.ndarray:
-    """RGBA pictures `[N, pixels, pixels, 4]` uint8, scaled down (Lanczos, premultiplied alpha)."""
+def pictures_of(emoji: Sequence[Emoji], pixels: int) -> list[Image.Image]:
+    """RGBA pictures of `pixels` a side, scaled down (Lanczos, premultiplied alpha)."""
     with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(lambda one: _render_one(one.webp, pixels), emoji)))
+        return list(pool.map(lambda one: _picture_of(one.webp, pixels), emoji))
 
 
-def _render_one(webp: bytes, pixels: int) -> np.ndarray:
+def render(emoji: Sequence[Emoji], pixels: int) -> np.ndarray:
+    """The same as one array `[N, pixels, pixels, 4]` uint8."""
+    return np.stack([np.asarray(picture) for picture in pictures_of(emoji, pixels)])
+
+
+def _picture_of(webp: bytes, pixels: int) -> Image.Image:
     with Image.open(io.BytesIO(webp)) as picture:
-        small = picture.convert("RGBA").resize((pixels, pixels), Image.Resampling.LANCZOS)
-        return np.asarray(small)
+        return picture.convert("RGBA").resize((pixels, pixels), Image.Resampling.LANCZOS)
 
 
 def _labels(entries: list[dict]) -> dict[str, tuple[str, tuple[str, ...], int, int]]:

@@ -1,20 +1,25 @@
 """Stage 2: the PixArt denoiser and its text encoder, trained together on packs of latents of many
 sizes.
+
+What a picture is decides itself at high noise, so that times lean that way; and names are learnt
+first, from few tokens and plain captions, since there a picture costs least.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emoji_captions import caption
-from emoji_data import Emoji, load_emoji
-from emoji_latents import Latents, Size, grounds_of, load_latents
+from emoji_captions import describe, describe_plainly
+from emoji_data import Emoji, load_emoji, pictures_of
+from emoji_latents import RENDER_PIXELS, Pool, load_pool, many_scenes, single_scenes
+from emoji_scenes import Size, held_out_tone
 from emoji_text import MAX_TOKENS, load_tokenizer
 from emoji_vae import load_vae
 from musiva.core.pack import Pack
@@ -63,12 +68,21 @@ EMPTY_SHARE = 0.1
 DOWNSCALE = 8
 
 
-@dataclass(frozen=True, slots=True)
+Source = tuple[Literal["single", "scene"], Size]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """From step `start` on, pictures come in these sizes with these shares."""
+    """From step `start` on: pictures come from these sources with these shares. plain: the share of
+    captions said in the plainest way; white: of singles on white; rows: most rows of a pack.
+    """
 
     start: int
-    shares: Mapping[Size, float]
+    shares: Mapping[Source, float]
+    plain: float
+    white: float
+    rows: int
+    objective: Objective.Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,27 +106,24 @@ class DenoiserTask:
         vae: Path
         work: Path
         phases: Sequence[Phase]
-        row_budget: int = 2048
+        scenes: int = 6144
         packs_per_step: int = 2
-        objective: Objective.Config = field(default_factory=Objective.Config)
 
         def build(self) -> DenoiserTask:
-            """Load pictures, train the tokenizer and encode latents unless that was done before
-            (minutes).
+            """Load pictures and train the tokenizer unless that was done before. Latents are
+            encoded when a phase first needs them (minutes).
             """
             return DenoiserTask(self, load_emoji(self.data))
 
     def __init__(self, config: Config, emoji: Sequence[Emoji]) -> None:
         self.config = config
         self.emoji = emoji
-        self.objective = config.objective.build()
         self.tokenizer = load_tokenizer(emoji, config.work / "tokenizer", config.seed)
-        vae = load_vae(config.vae)
-        sizes = {size for phase in config.phases for size in phase.shares}
-        self._latents = {
-            size: load_latents(emoji, vae, size, config.work / "latents") for size in sorted(sizes)
-        }
-        weights = [1.0 if one.tone == 0 and not one.is_flag else 0.15 for one in emoji]
+        self._vae = load_vae(config.vae)
+        self._pictures = pictures_of(emoji, RENDER_PIXELS)
+        self._singles, self._scenes_of = single_scenes(emoji, config.seed)
+        self._pools: dict[Source, Pool] = {}
+        weights = [_weight(one) for one in emoji]
         self._order = Order.Config(weights=weights, seed=config.seed).build()
         generator = torch.Generator().manual_seed(config.seed)
         self.transformer = pixart.from_config(TRANSFORMER_CONFIG)
@@ -128,28 +139,29 @@ class DenoiserTask:
 
     def parts(
         self, cursor: Cursor, step: int
-    ) -> tuple[list[Part[list[tuple[Draw, Size]]]], Cursor]:
-        shares = next(phase.shares for phase in reversed(self.config.phases) if phase.start <= step)
-        sizes = list(shares)
-        edges = np.cumsum([shares[size] for size in sizes]) / sum(shares.values())
+    ) -> tuple[list[Part[list[tuple[Draw, Source, Phase]]]], Cursor]:
+        phase = next(one for one in reversed(self.config.phases) if one.start <= step)
+        sources = list(phase.shares)
+        for source in sources:
+            self._ensure_pool(source)
+        edges = np.cumsum([phase.shares[source] for source in sources])
 
-        def size_of(draw: Draw) -> Size:
-            at = np.searchsorted(
-                edges, keyed_rng(self.config.seed, draw, "size").random(), side="right"
-            )
-            return sizes[min(int(at), len(sizes) - 1)]
+        def source_of(draw: Draw) -> Source:
+            at = keyed_rng(self.config.seed, draw, "source").random() * edges[-1]
+            return sources[min(int(np.searchsorted(edges, at, side="right")), len(sources) - 1)]
 
         def rows_of(draw: Draw) -> int:
-            height, width = size_of(draw)
+            _, (height, width) = source_of(draw)
             return (height // DOWNSCALE) * (width // DOWNSCALE)
 
         parts = []
         for _ in range(self.config.packs_per_step):
-            draws, cursor = fill_pack(self._order, cursor, rows_of, self.config.row_budget)
-            parts.append(Part([(draw, size_of(draw)) for draw in draws], float(len(draws))))
+            draws, cursor = fill_pack(self._order, cursor, rows_of, phase.rows)
+            content = [(draw, source_of(draw), phase) for draw in draws]
+            parts.append(Part(content, float(len(draws))))
         return parts, cursor
 
-    def loss(self, part: Part[list[tuple[Draw, Size]]]) -> Loss:
+    def loss(self, part: Part[list[tuple[Draw, Source, Phase]]]) -> Loss:
         # Neighbours of equal size and caption length share one attention call.
         drawn = sorted(
             (self.settle(*one) for one in part.content), key=lambda d: (d.grid, len(d.ids))
@@ -160,7 +172,8 @@ class DenoiserTask:
         time_S = torch.tensor([d.time for d in drawn])
         clean_TC = torch.from_numpy(np.concatenate([d.clean_LC for d in drawn]))
         noise_TC = torch.from_numpy(np.concatenate([d.noise_LC for d in drawn]))
-        noised_TC, target_TC = self.objective.noised(clean_TC, noise_TC, time_S[owner_T, None])
+        objective = part.content[0][2].objective.build()
+        noised_TC, target_TC = objective.noised(clean_TC, noise_TC, time_S[owner_T, None])
         latent_TC = noised_TC.new_zeros(pack.image.num_rows, noised_TC.shape[1]).index_copy(
             0, rows_T, noised_TC
         )
@@ -172,30 +185,32 @@ class DenoiserTask:
             inputs = Inputs(latent_TC=latent_TC, timestep_M=timestep_M, text_TD=text_TD)
             prediction_TC = forward(self.transformer, inputs, pack, TrainRun())
         lengths_S = torch.tensor([float(len(d.clean_LC)) for d in drawn])
-        loss_S = self.objective.loss(prediction_TC[rows_T], target_TC, owner_T, lengths_S)
+        loss_S = objective.loss(prediction_TC[rows_T], target_TC, owner_T, lengths_S)
         return Loss(loss_S.sum(), torch.stack([time_S, loss_S.detach()], dim=1))
 
-    def settle(self, draw: Draw, size: Size) -> Drawn:
+    def settle(self, draw: Draw, source: Source, phase: Phase) -> Drawn:
         """Everything random about a draw, from its key alone."""
-        seed, one = self.config.seed, self.emoji[draw.sample]
+        seed = self.config.seed
+        pool = self._pools[source]
         rng = keyed_rng(seed, draw, "caption")
-        grounds = grounds_of(one)
-        # Half of the visits to an emoji that has coloured grounds show it on white.
-        ground = (
-            0 if len(grounds) == 1 or rng.random() < 0.6 else int(rng.integers(1, len(grounds)))
-        )
-        text = "" if rng.random() < EMPTY_SHARE else caption(one, grounds[ground], rng)
-        latents: Latents = self._latents[size]
-        row = latents.first[draw.sample] + ground
-        mean_CHW, std_CHW = (
-            latents.mean_VCHW[row].float().numpy(),
-            latents.std_VCHW[row].float().numpy(),
-        )
+        if source[0] == "single":
+            own = self._scenes_of[draw.sample]
+            row = own[0] if rng.random() < phase.white else int(rng.integers(own[1], own[-1] + 1))
+        else:
+            row = int(rng.integers(len(pool.scenes)))
+        if rng.random() < EMPTY_SHARE:
+            text = ""
+        elif rng.random() < phase.plain:
+            text = describe_plainly(pool.scenes[row], self.emoji)
+        else:
+            text = describe(pool.scenes[row], self.emoji, rng)
+        mean_CHW = pool.mean_VCHW[row].float().numpy()
+        std_CHW = pool.std_VCHW[row].float().numpy()
         channels, height, width = mean_CHW.shape
         rng = keyed_rng(seed, draw, "noise")
         clean_CHW = mean_CHW + std_CHW * rng.standard_normal(mean_CHW.shape, dtype=np.float32)
         noise_LC = rng.standard_normal((height * width, channels), dtype=np.float32)
-        time = self.objective.time(rng, height * width)
+        time = phase.objective.build().time(rng, height * width)
         clean_LC = clean_CHW.reshape(channels, -1).T
         return Drawn(
             self.tokenizer.encode(text.lower()).ids[:MAX_TOKENS],
@@ -205,11 +220,31 @@ class DenoiserTask:
             noise_LC,
         )
 
+    def _ensure_pool(self, source: Source) -> None:
+        """Load the pictures of a source, or make them, when a phase first needs them."""
+        if source in self._pools:
+            return
+        (kind, size), config = source, self.config
+        scenes = self._singles
+        if kind == "scene":
+            scenes = many_scenes(self.emoji, config.scenes, size, config.seed)
+        directory = config.work / "latents"
+        self._pools[source] = load_pool(
+            self.emoji, self._pictures, scenes, self._vae, size, directory
+        )
+
     def _text(self, drawn: Sequence[Drawn], pack: Pack) -> Tensor:
         encoded = torch.cat(self.text([torch.tensor(d.ids) for d in drawn]))
         rows = pack.streams["text"]
         rows_T = (rows.token_T >= 0).nonzero()[:, 0]
         return encoded.new_zeros(rows.num_rows, encoded.shape[1]).index_copy(0, rows_T, encoded)
+
+
+def _weight(emoji: Emoji) -> float:
+    """How often an emoji comes alone in an epoch."""
+    if held_out_tone(emoji):
+        return 0.0
+    return 0.2 if emoji.tone else 0.3 if emoji.is_flag else 1.0
 
 
 @torch.no_grad()

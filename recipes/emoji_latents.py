@@ -1,9 +1,8 @@
-"""The latents of every emoji at every size, encoded once by the trained autoencoder and kept on
-disk.
+"""Pools of pictures as latents, encoded once by the trained autoencoder and kept on disk.
 
-A cache file is named by a hash of everything it was made from: the pictures, the autoencoder's
-weights, the size and the grounds. Mean and deviation are kept, so that training draws a fresh
-latent every time.
+A cache file is named by a hash of everything it was made from: the pictures, the scenes, the code
+that paints grounds, the autoencoder's weights and the size. Mean and deviation are kept, so that
+training draws a fresh latent every time.
 """
 
 from __future__ import annotations
@@ -16,89 +15,113 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from emoji_captions import COLOURS, Ground
-from emoji_data import Emoji, render
+import emoji_grounds
+from emoji_data import Emoji
+from emoji_grounds import WHITE, draw_ground
+from emoji_scenes import LAYOUTS, Placed, Scene, Size, box_of, draw_scene, held_out_tone
 from emoji_vae import compose
 from musiva.models.vae import AutoencoderKL
 
-__all__ = ["Latents", "Size", "grounds_of", "load_latents"]
+__all__ = ["RENDER_PIXELS", "Pool", "load_pool", "many_scenes", "paint", "single_scenes"]
 
-Size = tuple[int, int]  # height, width in pixels
-COLOURED_PER_EMOJI = 2
+GROUNDS_PER_EMOJI = 2
+RENDER_PIXELS = 160  # what scenes scale down from
 
 
 @dataclass(frozen=True, slots=True)
-class Latents:
-    """mean, std: `[V, C, h, w]` float16, scaled; `first[i]` is the row of emoji i on its first
-    ground.
-    """
+class Pool:
+    """Scenes and their latents at one size; mean, std: `[V, C, h, w]` float16, scaled."""
 
+    scenes: Sequence[Scene]
     mean_VCHW: Tensor
     std_VCHW: Tensor
-    first: Sequence[int]
 
 
-def grounds_of(emoji: Emoji) -> list[Ground]:
-    """White always; base forms also on two more colours, the same in every run."""
-    grounds = [Ground("white")]
-    if emoji.tone == 0 and not emoji.is_flag:
-        names = [name for name in COLOURS if name != "white"]
-        rng = np.random.default_rng([*emoji.name.encode()])
-        grounds += [
-            Ground(names[i]) for i in rng.choice(len(names), COLOURED_PER_EMOJI, replace=False)
-        ]
-    return grounds
-
-
-def load_latents(
-    emoji: Sequence[Emoji], vae: AutoencoderKL, size: Size, directory: Path
-) -> Latents:
-    """Latents of all emoji on all their grounds at one size; encoded and stored unless they are
-    there.
+def single_scenes(emoji: Sequence[Emoji], seed: int) -> tuple[list[Scene], list[range]]:
+    """Every emoji alone: on white, then on other grounds, of which base forms have more; and the
+    indices of each emoji's scenes. Emoji that are kept out have none.
     """
-    first = list(np.cumsum([0] + [len(grounds_of(one)) for one in emoji])[:-1])
-    path = directory / f"{size[0]}x{size[1]}-{_key(emoji, vae, size)}.safetensors"
+    rng = np.random.default_rng([seed, *b"single"])
+    scenes: list[Scene] = []
+    ranges = []
+    for index, one in enumerate(emoji):
+        start = len(scenes)
+        if not held_out_tone(one):
+            (slot,) = LAYOUTS["single"]
+            scenes.append(Scene("single", (Placed(index, slot),), WHITE))
+            for _ in range(1 if one.tone or one.is_flag else GROUNDS_PER_EMOJI):
+                placed = Placed(index, slot, float(rng.uniform(0.8, 1.0)))
+                scenes.append(Scene("single", (placed,), draw_ground(rng)))
+        ranges.append(range(start, len(scenes)))
+    return scenes, ranges
+
+
+def many_scenes(emoji: Sequence[Emoji], count: int, size: Size, seed: int) -> list[Scene]:
+    """`count` scenes of base forms, and now and then flags, drawn for one size."""
+    rng = np.random.default_rng([seed, *size, *b"scene"])
+    weights = np.array([0.0 if one.tone else 0.1 if one.is_flag else 1.0 for one in emoji])
+    weights /= weights.sum()
+    return [draw_scene(emoji, weights, rng) for _ in range(count)]
+
+
+def paint(
+    scene: Scene, pictures: Sequence[Image.Image], size: Size, rng: np.random.Generator
+) -> np.ndarray:
+    """The picture of a scene, `[3, H, W]` in -1..1. pictures: RGBA, by the index of the emoji."""
+    canvas = Image.new("RGBA", (size[1], size[0]))
+    for one in scene.placed:
+        top, left, side = box_of(one, size)
+        small = pictures[one.emoji].resize((side, side), Image.Resampling.LANCZOS)
+        canvas.alpha_composite(small, (left, top))
+    return compose(np.asarray(canvas), scene.ground.render(*size, rng))
+
+
+def load_pool(
+    emoji: Sequence[Emoji],
+    pictures: Sequence[Image.Image],
+    scenes: Sequence[Scene],
+    vae: AutoencoderKL,
+    size: Size,
+    directory: Path,
+) -> Pool:
+    """The scenes at one size; encoded and stored unless they are there."""
+    path = directory / f"{size[0]}x{size[1]}-{_key(emoji, scenes, vae, size)}.safetensors"
     if not path.exists():
-        mean_VCHW, std_VCHW = _encode(emoji, vae, size)
+        mean_VCHW, std_VCHW = _encode(pictures, scenes, vae, size)
         directory.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         save_file({"mean": mean_VCHW, "std": std_VCHW}, temporary)
         temporary.replace(path)
     stored = load_file(path)
-    return Latents(stored["mean"], stored["std"], first)
+    return Pool(scenes, stored["mean"], stored["std"])
 
 
-def _encode(emoji: Sequence[Emoji], vae: AutoencoderKL, size: Size) -> tuple[Tensor, Tensor]:
-    renders = render(emoji, min(size))
-
+def _encode(
+    pictures: Sequence[Image.Image], scenes: Sequence[Scene], vae: AutoencoderKL, size: Size
+) -> tuple[Tensor, Tensor]:
     @torch.inference_mode()
     def encode(index: int) -> tuple[Tensor, Tensor]:
-        pictures = [place(renders[index], ground, size) for ground in grounds_of(emoji[index])]
-        mean_BCHW, logvar_BCHW = vae.encode(torch.from_numpy(np.stack(pictures)))
-        return vae.scale(mean_BCHW).half(), (
-            (0.5 * logvar_BCHW).exp() * vae.config.scaling_factor
-        ).half()
+        # Kernel threads are a setting of the calling thread; the pool is what runs side by side.
+        torch.set_num_threads(1)
+        painted = paint(scenes[index], pictures, size, np.random.default_rng(index))
+        mean_BCHW, logvar_BCHW = vae.encode(torch.from_numpy(painted)[None])
+        std_BCHW = (0.5 * logvar_BCHW).exp() * vae.config.scaling_factor
+        return vae.scale(mean_BCHW).half(), std_BCHW.half()
 
     with ThreadPoolExecutor() as pool:
-        means, stds = zip(*pool.map(encode, range(len(emoji))), strict=True)
+        means, stds = zip(*pool.map(encode, range(len(scenes))), strict=True)
     return torch.cat(means), torch.cat(stds)
 
 
-def place(rgba_SS4: np.ndarray, ground: Ground, size: Size) -> np.ndarray:
-    """A square picture in the middle of a plain ground, `[3, H, W]` in -1..1."""
-    side = rgba_SS4.shape[0]
-    canvas = np.zeros((*size, 4), np.uint8)
-    top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    canvas[top : top + side, left : left + side] = rgba_SS4
-    colour_311 = np.array(ground.rgb, np.float32)[:, None, None] / 255
-    return compose(canvas, np.broadcast_to(colour_311, (3, *size)))
-
-
-def _key(emoji: Sequence[Emoji], vae: AutoencoderKL, size: Size) -> str:
-    digest = hashlib.sha256(repr((size, vae.config, COLOURS, COLOURED_PER_EMOJI)).encode())
+def _key(emoji: Sequence[Emoji], scenes: Sequence[Scene], vae: AutoencoderKL, size: Size) -> str:
+    digest = hashlib.sha256(repr((size, vae.config)).encode())
+    digest.update(Path(emoji_grounds.__file__).read_bytes())
+    for scene in scenes:
+        digest.update(repr(scene).encode())
     for one in emoji:
         digest.update(one.name.encode() + one.webp)
     for name, tensor in sorted(vae.state_dict().items()):

@@ -15,7 +15,7 @@ from musiva.models.text import normalise, train_tokenizer
 
 __all__ = ["MAX_TOKENS", "load_tokenizer"]
 
-MAX_TOKENS = 48
+MAX_TOKENS = 96
 VOCABULARY = 3072
 
 

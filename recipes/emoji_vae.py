@@ -1,9 +1,10 @@
 """Stage 1: the small autoencoder (f8) whose latents the denoiser works on.
 
-Crops of the emoji on plain and gradient grounds; absolute, gradient and multi-scale errors with a
-little Kullback-Leibler. A share of every batch also decodes a shrunken latent to the shrunken
-picture (equivariance, EQ-VAE, Kouzelis et al., 2025), which keeps latents smooth and so easier to
-learn for a denoiser.
+Crops of the emoji on plain, gradient and textured grounds; absolute, gradient and multi-scale
+errors with a little Kullback-Leibler. A share of every batch also decodes a shrunken latent to the
+shrunken picture (equivariance, EQ-VAE, Kouzelis et al., 2025), which keeps latents smooth and so
+easier to learn for a denoiser. Latents are decoded with noise added, for a denoiser's are never
+exact.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from emoji_data import Emoji, load_emoji, render
+from emoji_grounds import WHITE, draw_ground
 from musiva.models.vae import AutoencoderKL
 from musiva.models.weights import load_weights, read_config
 from musiva.train import Cursor, Draw, Loss, Order, Part, keyed_rng
 
 __all__ = ["VAE_CONFIG", "VaeTask", "compose", "export_vae", "load_vae", "psnr_db"]
 
+LATENT_CHANNELS = 8
 VAE_CONFIG = {
     "_class_name": "AutoencoderKL",
     "act_fn": "silu",
@@ -35,7 +38,7 @@ VAE_CONFIG = {
     "force_upcast": False,
     "in_channels": 3,
     "out_channels": 3,
-    "latent_channels": 8,
+    "latent_channels": LATENT_CHANNELS,
     "latents_mean": None,
     "latents_std": None,
     "layers_per_block": 1,
@@ -58,9 +61,11 @@ class VaeTask:
         data: Path
         batch: int = 16
         crop: int = 64
-        sizes: tuple[int, ...] = (128, 128, 128, 96, 64)
+        sizes: tuple[int, ...] = (128, 128, 96, 64, 40)
+        white_share: float = 0.4
         kl_weight: float = 4e-3
         equivariance_share: float = 0.25
+        max_latent_noise: float = 0.3
 
         def build(self) -> VaeTask:
             """Load and render every picture (seconds). Raises Unavailable when they cannot be
@@ -97,44 +102,42 @@ class VaeTask:
         ], cursor
 
     def loss(self, part: Part[list[Draw]]) -> Loss:
-        crops = [self._crop(draw) for draw in part.content]
-        pixels_BCHW = torch.from_numpy(np.stack([crop for crop, _ in crops]))
-        noise_BCHW = torch.from_numpy(np.stack([noise for _, noise in crops]))
-        small = round(len(crops) * self.config.equivariance_share)
+        settled = [self._crop(draw) for draw in part.content]
+        pixels_BCHW, noise_BCHW, blur_BCHW = (
+            torch.from_numpy(np.stack(column)) for column in zip(*settled, strict=True)
+        )
+        small = round(len(settled) * self.config.equivariance_share)
         with torch.autocast("cpu", torch.bfloat16):
             mean_BCHW, logvar_BCHW = self.vae.encode(pixels_BCHW)
             mean_BCHW, logvar_BCHW = mean_BCHW.float(), logvar_BCHW.float()
             latent_BCHW = mean_BCHW + noise_BCHW * (0.5 * logvar_BCHW).exp()
-            decoded_BCHW = self.vae.decode(latent_BCHW)
+            deviation_BCHW = mean_BCHW.detach().std(dim=(0, 2, 3), keepdim=True)
+            decoded_BCHW = self.vae.decode(latent_BCHW + deviation_BCHW * blur_BCHW)
             shrunk_BCHW = self.vae.decode(F.avg_pool2d(latent_BCHW[:small], 2))
         kl_B = 0.5 * (mean_BCHW**2 + logvar_BCHW.exp() - 1 - logvar_BCHW).mean(dim=(1, 2, 3))
         loss_B = _error(decoded_BCHW.float(), pixels_BCHW) + self.config.kl_weight * kl_B
         equal_B = _error(shrunk_BCHW.float(), F.avg_pool2d(pixels_BCHW[:small], 2))
         return Loss(loss_B.sum() + 0.25 / self.config.equivariance_share * equal_B.sum())
 
-    def _crop(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+    def _crop(self, draw: Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A picture, the noise of its posterior, and the noise it is decoded with."""
         rng = keyed_rng(self.config.seed, draw, "crop")
         crop = self.config.crop
         size = self.config.sizes[rng.integers(len(self.config.sizes))]
-        y, x = rng.integers(0, size - crop + 1, size=2)
-        rgba = self._renders[size][draw.sample, y : y + crop, x : x + crop]
+        rgba = self._renders[size][draw.sample]
+        if size < crop:
+            top, left = rng.integers(0, crop - size + 1, size=2)
+            around = ((top, crop - size - top), (left, crop - size - left), (0, 0))
+            rgba = np.pad(rgba, around)
+        y, x = rng.integers(0, max(size, crop) - crop + 1, size=2)
+        rgba = rgba[y : y + crop, x : x + crop]
         if rng.random() < 0.5:
             rgba = rgba[:, ::-1]
-        picture = compose(rgba, ground(rng, crop, crop))
-        noise = rng.standard_normal((8, crop // 8, crop // 8), dtype=np.float32)
-        return picture, noise
-
-
-def ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A ground `[3, H, W]` in 0..1: white mostly, else one colour or a gradient between two."""
-    kind = rng.random()
-    if kind < 0.6:
-        return np.ones((3, height, width), np.float32)
-    first, second = rng.random((2, 3, 1, 1), dtype=np.float32)
-    if kind < 0.8:
-        return np.broadcast_to(first, (3, height, width))
-    ramp = np.linspace(0, 1, height, dtype=np.float32)[None, :, None]
-    return np.broadcast_to(first + (second - first) * ramp, (3, height, width))
+        ground = WHITE if rng.random() < self.config.white_share else draw_ground(rng)
+        picture = compose(rgba, ground.render(crop, crop, rng))
+        shape = (2, LATENT_CHANNELS, crop // 8, crop // 8)
+        noise, blur = rng.standard_normal(shape, dtype=np.float32)
+        return picture, noise, blur * rng.uniform(0, self.config.max_latent_noise)
 
 
 def compose(rgba_HW4: np.ndarray, ground_CHW: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from musiva.train.ema import Ema
 from musiva.train.loop import Loss, Part, StepRecord, Task, Trainer
 from musiva.train.objectives import Objective
 from musiva.train.optim import Optimizer
+from musiva.train.recipe import load_recipe, load_script
 from musiva.train.run import TrainRun
 from musiva.train.stage import Stage, TaskConfig, train
 
@@ -29,6 +30,8 @@ __all__ = [
     "keyed_rng",
     "load_checkpoint",
     "load_latest",
+    "load_recipe",
+    "load_script",
     "save_checkpoint",
     "train",
 ]

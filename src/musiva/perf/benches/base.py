@@ -13,6 +13,7 @@ from musiva.perf.report import Gate, Report, environment
 __all__ = ["BENCHES", "Findings", "run_bench"]
 
 BENCHES: Mapping[str, str] = {
+    "fidelity": "musiva.perf.benches.fidelity",
     "generate": "musiva.perf.benches.generate",
     "parity": "musiva.perf.benches.parity",
     "server": "musiva.perf.benches.server",

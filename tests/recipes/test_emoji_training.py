@@ -1,0 +1,94 @@
+"""The whole recipe on a few emoji: both stages, a restart, samples, and the model it leaves."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from musiva.engine import Engine
+from musiva.train import Stage, load_recipe
+from tests.recipes.fakes import few_emoji
+
+STEPS = {"vae": 2, "denoiser": 5}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The recipe as it is, but for its data and its numbers of steps, pictures and rows."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    few_emoji(tmp_path, monkeypatch)
+    recipe = load_recipe(str(Path(__file__).parents[2] / "recipes" / "emoji.py"))
+    monkeypatch.setattr(recipe, "DATA", tmp_path)
+    monkeypatch.setattr(recipe, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(recipe, "VAE", tmp_path / "runs" / "vae" / "export")
+    monkeypatch.chdir(tmp_path)
+    few = {"pixels": 64, "steps": 1, "prompts": ("a red circle",), "per_prompt": 2}
+    sheet = recipe.sample_sheet
+    monkeypatch.setattr(recipe, "sample_sheet", lambda *paths, pixels: sheet(*paths, **few))
+    whole = recipe.config
+
+    def short(stage: str) -> Stage:
+        found = whole(stage)
+        trainer = replace(found.trainer, steps=STEPS[stage])
+        if stage == "vae":
+            return replace(found, task=replace(found.task, batch=4), trainer=trainer)
+        # Every phase comes, though for a step only.
+        phases = tuple(
+            replace(phase, start=i, rows=min(phase.rows, 256))
+            for i, phase in enumerate(found.task.phases)
+        )
+        task = replace(found.task, phases=phases, scenes=3)
+        return replace(found, task=task, trainer=trainer)
+
+    monkeypatch.setattr(recipe, "config", short)
+    threads = torch.get_num_threads()
+    yield recipe
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+def test_the_recipe_leaves_a_model_that_draws(recipe: ModuleType, tmp_path: Path) -> None:
+    for stage in recipe.STAGES:
+        recipe.main(stage)
+    export = tmp_path / "runs" / "export"
+    index = json.loads((export / "model_index.json").read_text())
+    assert index["_class_name"] == "PixArtSigmaPipeline"
+    assert (tmp_path / "runs" / "denoiser" / "samples.png").is_file()
+    weights = load_file(export / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert {t.dtype for t in weights.values()} == {torch.bfloat16}
+    with Engine.load(str(export)) as engine:
+        (picture,) = engine.generate("a red circle", size=(64, 96), steps=2, seed=1)
+    assert picture.size == (64, 96)
+    again = tmp_path / "again"
+    recipe.main("export", str(again))
+    assert (again / "transformer" / "config.json").is_file()
+
+
+def test_a_restart_gives_the_same_bytes(recipe: ModuleType, tmp_path: Path) -> None:
+    recipe.main("vae")
+    recipe.main("denoiser")
+    straight = load_file(
+        tmp_path / "runs" / "export" / "transformer" / "diffusion_pytorch_model.safetensors"
+    )
+    (tmp_path / "runs" / "denoiser").rename(tmp_path / "first")
+    stage = recipe.config("denoiser")
+    halfway = replace(stage.trainer, steps=3)
+    trainer = halfway.build(stage.task.build(), stage.directory / "checkpoints")
+    for _ in trainer.run():
+        pass
+    assert trainer.step == 3
+    recipe.main("denoiser")
+    resumed = load_file(
+        tmp_path / "runs" / "export" / "transformer" / "diffusion_pytorch_model.safetensors"
+    )
+    assert straight.keys() == resumed.keys()
+    for name, tensor in straight.items():
+        assert torch.equal(tensor, resumed[name]), name
