@@ -15,10 +15,12 @@ from tests.cli.conftest import Musiva
 
 MACHINE = {"--model", "--dtype", "--device", "--threads"}
 PICTURE = {"-n", "--size", "--steps", "--seed", "--guidance", "--negative"}
+SOURCES = {"--like", "--server"}
 PATHS = {"--sampler", "--spacing", "--shift"}
+ACCESS = {"--api-key-file", "--cors-origin"}
 FROZEN = {
-    "generate": {"prompt", "--out", "--grid", "--force", *PICTURE, *PATHS, *MACHINE},
-    "serve": {"--host", "--port", "--max-rows", "--max-waiting", *MACHINE},
+    "generate": {"prompt", *SOURCES, "--out", "--grid", "--force", *PICTURE, *PATHS, *MACHINE},
+    "serve": {"--host", "--port", "--max-rows", "--max-waiting", *ACCESS, *MACHINE},
     "train": {"recipe", "stage", "argument"},
     "bench": {"name", "--json", "--quick"},
     "models": {"directory", "--json"},

@@ -23,9 +23,13 @@ def test_values() -> None:
             "MUSIVA_THREADS": "3",
             "MUSIVA_LOG": "debug",
             "MUSIVA_KERNELS": "plain",
+            "MUSIVA_API_KEY": "sk-1",
         }
     )
-    assert env == Env(cache_dir=Path("/somewhere"), threads=3, log="debug", kernels="plain")
+    assert env == Env(
+        cache_dir=Path("/somewhere"), threads=3, log="debug", kernels="plain", api_key="sk-1"
+    )
+    assert "sk-1" not in repr(env)
     assert Env.read({"MUSIVA_THREADS": "", "OTHER": "1"}) == Env.read({})
     assert Env.read({"XDG_CACHE_HOME": "/x"}).cache_dir == Path("/x/musiva")
 
@@ -45,6 +49,13 @@ def test_values() -> None:
 def test_bad_values_are_named(name: str, value: str) -> None:
     with pytest.raises(InvalidInput, match=f"^{name}: got '{value}'; allowed: "):
         Env.read({name: value})
+
+
+@pytest.mark.parametrize("key", ["two words", "x" * 513, "schlüssel", "a\n"])
+def test_a_bad_key_is_not_shown(key: str) -> None:
+    with pytest.raises(InvalidInput, match="MUSIVA_API_KEY") as caught:
+        Env.read({"MUSIVA_API_KEY": key})
+    assert key not in str(caught.value)
 
 
 def test_the_table_lists_them_all() -> None:

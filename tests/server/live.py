@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
@@ -15,7 +17,7 @@ from musiva.server import AppConfig, bind, create_app
 from musiva.server.serve import Server
 from musiva.telemetry import Metrics
 
-__all__ = ["connect", "live_server", "raw_request", "wait_until"]
+__all__ = ["connect", "events_in", "live_server", "raw_request", "slots_of", "wait_until"]
 
 
 @contextmanager
@@ -49,6 +51,26 @@ def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> float:
         assert time.monotonic() - start < seconds, "waited in vain"
         time.sleep(0.005)
     return time.monotonic() - start
+
+
+def events_in(content: bytes) -> list[dict[str, Any]]:
+    """The events of a stream, comments passed over; fails on anything but our own framing."""
+    events = []
+    *blocks, rest = content.decode().split("\n\n")
+    assert rest == ""
+    for block in blocks:
+        if block.startswith(":"):
+            continue
+        kind, data = block.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert kind == f"event: {event['type']}"
+        events.append(event)
+    return events
+
+
+def slots_of(engine: Engine) -> int:
+    """Samples that the engine still keeps something for."""
+    return engine._loop.executor.num_slots  # type: ignore[attr-defined]
 
 
 def raw_request(path: str, body: bytes) -> bytes:

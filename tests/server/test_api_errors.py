@@ -72,7 +72,7 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ("shift", 0, "0.01 to 100"),
         ("quality", 80, "100"),
         ("quality", 0, "100"),
-        ("quality", "best", "high or 100"),
+        ("quality", "best", "max or 100"),
         ("output_format", "gif", "png, jpeg or webp"),
         ("output_compression", 101, "from 0 to 100"),
         ("output_compression", 50, "100 with output_format png"),
@@ -81,8 +81,16 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ("moderation", "none", "auto or low"),
         ("style", "dull", "vivid or natural"),
         ("user", 7, "a text"),
-        ("stream", True, "false"),
-        ("partial_images", 2, "0"),
+        ("safety_identifier", 7, "a text"),
+        ("complexity", "none", "low, medium or high"),
+        ("stream", "yes", "true or false"),
+        ("stream", 1, "true or false"),
+        ("progress", True, "false without stream"),
+        ("progress", "true", "true or false"),
+        ("partial_images", 2, "0 without stream"),
+        ("partial_images", -1, "from 0 to 100"),
+        ("partial_images", 101, "from 0 to 100"),
+        ("partial_images", 1.5, "from 0 to 100"),
     ],
 )
 def test_a_value_that_is_not_allowed(
@@ -162,7 +170,7 @@ def test_largest_body_is_read(client: TestClient) -> None:
     assert client.post(URL, content=body + b" " * ((1 << 20) - len(body))).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/images/edits", "/files/none.png"])
+@pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/image/generations", "/files/none.png"])
 def test_unknown_path(client: TestClient, path: str) -> None:
     error = error_of(client.get(path), 404)
     assert error["code"] == "not_found"
@@ -186,16 +194,15 @@ def test_overload_is_429_with_retry_after(pipeline: Pipeline) -> None:
         stream.close()  # type: ignore[attr-defined]
         error = error_of(response, 429)
         assert int(response.headers["retry-after"]) > 0
-        assert error["code"] == "overloaded"
+        assert error["code"] == "rate_limit_exceeded"
         wait_until(lambda: engine.num_waiting == 0)
         assert client.post(URL, json={"prompt": "a fox"}).status_code == 200
 
 
 def test_closed_engine_is_503(pipeline: Pipeline) -> None:
-    engine = Engine(pipeline)
-    client = TestClient(create_app(engine, metrics=Metrics()))
-    assert client.get("/healthz").json() == {"status": "ok", "model": "tiny", "waiting": 0}
-    engine.close()
+    with Engine(pipeline) as engine:
+        client = TestClient(create_app(engine, metrics=Metrics()))
+        assert client.get("/healthz").json()["status"] == "ok"
     for response in (client.get("/healthz"), client.post(URL, json={"prompt": "a fox"})):
         assert error_of(response, 503)["code"] == "unavailable"
 
@@ -235,7 +242,7 @@ def test_an_error_nobody_foresaw_is_500_in_shape(
     def fail(*_: object) -> None:
         raise OSError("secret path")
 
-    monkeypatch.setattr("musiva.server.app.encode_picture", fail)
+    monkeypatch.setattr("musiva.server.generations.encode_picture", fail)
     with Engine(pipeline) as engine:
         app = create_app(engine, metrics=Metrics())
         client = TestClient(app, raise_server_exceptions=False)

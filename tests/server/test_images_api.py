@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+
+from musiva.core.provenance import read_parameters
+from musiva.server.images import WORDS
 
 URL = "/v1/images/generations"
 
@@ -61,12 +63,13 @@ def test_pictures_are_those_of_generate(client: TestClient, served: Any) -> None
     assert answer["timing"]["seconds"] > 0
 
 
-def test_text_chunk_of_each_picture_reproduces_it(client: TestClient) -> None:
-    first = ask(client, n=3, seed=11, shift=1.25)["data"]
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_what_each_picture_carries_reproduces_it(client: TestClient, output_format: str) -> None:
+    first = ask(client, n=2, seed=11, shift=1.25, output_format=output_format)["data"]
     for i, entry in enumerate(first):
-        body = json.loads(picture(entry).text["musiva"])
+        body = read_parameters(base64.b64decode(entry["b64_json"]))
         assert body["seed"] == 11 + i
-        again = client.post(URL, json=body)
+        again = client.post(URL, json={**body, "output_format": output_format})
         assert again.status_code == 200, again.text
         assert again.json()["data"] == [entry]
 
@@ -77,7 +80,7 @@ def test_defaults_are_the_models_and_seeds_differ(client: TestClient) -> None:
         assert (answer["size"], answer["steps"], answer["guidance_scale"]) == ("32x32", 4, 3.0)
         assert answer["output_format"] == "png"
         assert len(answer["data"]) == 1
-        assert "warnings" not in answer
+        assert answer["warnings"] == []
     assert first["data"][0]["seed"] != second["data"][0]["seed"]
 
 
@@ -112,11 +115,12 @@ def test_url_serves_the_same_file(client: TestClient) -> None:
     assert response.content == base64.b64decode(inline["b64_json"])
 
 
-@pytest.mark.parametrize("quality", ["auto", "standard", "hd", "low", "medium", "high", 100])
+@pytest.mark.parametrize("quality", [*WORDS, 100])
 def test_every_word_for_quality_is_the_dense_run(client: TestClient, quality: object) -> None:
     answer = ask(client, quality=quality, seed=5)
     assert answer["data"] == ask(client, seed=5)["data"]
-    assert ("warnings" in answer) == (quality in ("low", "medium"))
+    assert answer["quality"] == "high"
+    assert bool(answer["warnings"]) == (quality in ("low", "medium"))
 
 
 def test_fields_without_effect_are_named_in_the_answer(client: TestClient) -> None:
@@ -125,14 +129,47 @@ def test_fields_without_effect_are_named_in_the_answer(client: TestClient) -> No
         style="vivid",
         moderation="low",
         background="opaque",
+        complexity="high",
         user="someone",
+        safety_identifier="someone",
         stream=False,
+        partial_images=0,
+        progress=False,
         model="tiny",
     )
-    assert [w.split(":")[0] for w in answer["warnings"]] == ["style", "moderation"]
+    named = [warning.split(":")[0] for warning in answer["warnings"]]
+    assert named == ["style", "moderation", "complexity"]
+    assert answer["background"] == "opaque"
+
+
+def test_usage_counts_the_tokens_that_were_computed(client: TestClient, served: Any) -> None:
+    text = served.engine.pipeline.text
+    answer = ask(client, n=3, size="48x32", negative_prompt="rain and snow")
+    given = len(text.tokenize("a red fox")) + len(text.tokenize("rain and snow"))
+    made = 3 * served.engine.pipeline.num_tokens((48, 32))
+    assert answer["usage"] == {
+        "input_tokens": given,
+        "input_tokens_details": {"text_tokens": given, "image_tokens": 0},
+        "output_tokens": made,
+        "output_tokens_details": {"text_tokens": 0, "image_tokens": made},
+        "total_tokens": given + made,
+    }
+    alone = ask(client, size="48x32", guidance_scale=1)["usage"]
+    assert alone["input_tokens"] == len(text.tokenize("a red fox"))
 
 
 def test_extreme_seeds_give_pictures(client: TestClient) -> None:
     largest = 2**63 - 1
-    data = ask(client, seed=largest, n=2, steps=1)["data"]
-    assert [entry["seed"] for entry in data] == [largest, largest + 1]
+    data = ask(client, seed=largest - 1, n=2, steps=1)["data"]
+    assert [entry["seed"] for entry in data] == [largest - 1, largest]
+    over = client.post(URL, json={"prompt": "a red fox", "seed": largest, "n": 2})
+    assert over.json()["error"]["param"] == "seed"
+
+
+def test_a_prompt_too_long_for_exif_is_refused_before_it_is_drawn(client: TestClient) -> None:
+    long = "fox" + "\u2003" * 20_000
+    body = {"prompt": long, "steps": 1, "output_format": "jpeg"}
+    response = client.post(URL, json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "prompt"
+    assert client.post(URL, json={**body, "output_format": "png"}).status_code == 200

@@ -82,7 +82,12 @@ def test_signal_ends_it_cleanly_with_requests_running(
             answers = [
                 pool.submit(client.post, "/v1/images/generations", json=LONG_WORK) for _ in range(3)
             ]
-            wait_until(lambda: client.get("/healthz").json()["waiting"] == 3)
+
+            def live() -> int:
+                health = client.get("/healthz").json()
+                return health["waiting"] + health["running"]
+
+            wait_until(lambda: live() == 3)
             start = time.monotonic()
             process.send_signal(number)
             for answer in answers:

@@ -1,105 +1,147 @@
-"""`musiva generate`: prompts to PNG files."""
+"""`musiva generate`: prompts to PNG files, computed here or by a server."""
 
 from __future__ import annotations
 
-import math
 import queue
-import sys
+import secrets
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from musiva.cli.machine import load_engine
-from musiva.cli.pictures import Destination, grid_of, stem_of
-from musiva.cli.progress import Progress
+from musiva.cli.pictures import Destination, png_of
+from musiva.cli.results import Results
 from musiva.core.env import Env
-from musiva.core.errors import InvalidInput
+from musiva.core.errors import InvalidInput, UnknownModel
 from musiva.core.types import Request
 
 if TYPE_CHECKING:
-    from PIL import Image
-
+    from musiva.client import Options
     from musiva.engine import Engine, Event
 
 __all__ = ["run"]
 
-# The engine's words for what has another name here.
-FLAGS = {"num_images": "n", "negative_prompt": "negative"}
+# What has another name here than in the engine, the client and the reader of pictures.
+FLAGS = {
+    "base_url": "server",
+    "num_images": "n",
+    "negative_prompt": "negative",
+    "picture": "like",
+}
+OPTIONS = ("size", "steps", "seed", "guidance", "sampler", "spacing", "shift")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """options: of every prompt, in the words that the engine and the client share; there is a seed.
+    model: what the user names; known: what the picture of --like names.
+    """
+
+    prompts: tuple[str, ...]
+    options: Mapping[str, Any]
+    model: str | None
+    known: str | None
 
 
 def run(arguments: Namespace, env: Env) -> int:
-    """Every value is checked, the destination too, before anything is computed; every picture is
-    saved when it is done, so that an interruption keeps those that are.
+    """The destination is checked before any work, and every value before it is computed with; every
+    picture is saved when it is done, so that an interruption keeps those that are.
     """
-    count = arguments.n * len(arguments.prompt)
-    destination = Destination(arguments.out, count=count, force=arguments.force)
-    if arguments.grid and destination.is_file:
-        raise InvalidInput(
-            "out", str(arguments.out), "a directory, since --grid writes one more picture"
-        )
-    with load_engine(arguments, env) as engine:
-        requests = _requests(engine, arguments)
-        with Progress(sys.stderr, f"{count} picture{'s' if count > 1 else ''}") as progress:
-            pictures = _collect(engine, requests, destination, progress)
+    try:
+        wanted = _wanted(arguments)
+        count = arguments.n * len(wanted.prompts)
+        destination = Destination(arguments.out, count=count, force=arguments.force)
+        if arguments.grid and destination.is_file:
+            raise InvalidInput(
+                "out", str(arguments.out), "a directory, since --grid writes one more picture"
+            )
+        results = Results(wanted.prompts, arguments.n, destination)
+        if arguments.server is None:
+            _locally(arguments, env, wanted, results)
+        else:
+            _remotely(arguments, wanted, results)
+    except InvalidInput as error:
+        field = FLAGS.get(error.field, error.field)
+        raise type(error)(field, error.value, error.allowed) from error
     if arguments.grid:
-        first = requests[0]
-        note = {"grid": [request.prompt for request in requests], "seed": first.seed}
-        grid = grid_of(_rows(pictures, arguments.n))
-        print(destination.write(grid, f"{stem_of(first.prompt, first.seed)}-grid", note))
+        results.write_grid()
     return 0
 
 
-def _requests(engine: Engine, arguments: Namespace) -> list[Request]:
-    """One per prompt; all have the seed of the first. Raises InvalidInput."""
-    options = {
-        "negative_prompt": arguments.negative,
-        "size": arguments.size,
-        "steps": arguments.steps,
-        "guidance": arguments.guidance,
-        "num_images": arguments.n,
-        "sampler": arguments.sampler,
-        "spacing": arguments.spacing,
-        "shift": arguments.shift,
-    }
-    requests: list[Request] = []
-    try:
-        for prompt in arguments.prompt:
-            seed = requests[0].seed if requests else arguments.seed
-            requests.append(engine.request(prompt, seed=seed, **options))
-    except InvalidInput as error:
-        raise type(error)(
-            FLAGS.get(error.field, error.field), error.value, error.allowed
-        ) from error
-    return requests
+def _wanted(arguments: Namespace) -> Wanted:
+    """What the picture of --like says, and over it what the user says. Raises InvalidInput."""
+    prompts: list[str] = arguments.prompt
+    known: dict[str, Any] = {}
+    if arguments.like is not None:
+        # With the client comes httpx, which takes a moment.
+        from musiva.client import options_from
+        from musiva.core.provenance import read_parameters
+
+        prompt, found = options_from(read_parameters(arguments.like))
+        prompts = prompts or [prompt]
+        known |= found
+    if not prompts:
+        raise InvalidInput("prompt", "", "a PROMPT, or several, or --like FILE")
+    said = {name: getattr(arguments, name) for name in OPTIONS}
+    said |= {"negative_prompt": arguments.negative, "num_images": arguments.n}
+    model = known.pop("model", None)
+    options = known | {name: value for name, value in said.items() if value is not None}
+    options.setdefault("seed", secrets.randbits(32))
+    return Wanted(tuple(prompts), options, arguments.model, model)
 
 
-def _collect(
-    engine: Engine, requests: list[Request], destination: Destination, progress: Progress
-) -> list[Image.Image]:
-    """Pictures in the order of the prompts. A prompt that fails does not take the others with it;
-    its error is raised when they are done.
+def _remotely(arguments: Namespace, wanted: Wanted, results: Results) -> None:
+    for flag in ("dtype", "device", "threads"):
+        value = getattr(arguments, flag)
+        if value is not None:
+            raise InvalidInput(flag, value, "nothing beside --server, whose own choice it is")
+    from musiva.cli.remote import generate_remotely
+
+    options = cast("Options", {**wanted.options, "model": wanted.model or wanted.known})
+    with results:
+        generate_remotely(arguments.server, wanted.prompts, options, results)
+
+
+def _locally(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -> None:
+    chosen = {"model": _model(wanted), "dtype": arguments.dtype or "float32"}
+    chosen |= {"device": arguments.device or "auto", "threads": arguments.threads}
+    with load_engine(Namespace(**chosen), env) as engine:
+        requests = [engine.request(prompt, **wanted.options) for prompt in wanted.prompts]
+        with results:
+            _collect(engine, requests, results)
+
+
+def _model(wanted: Wanted) -> str:
+    """Raises UnknownModel for a picture of a model that is known by its name only: it does not tell
+    where that lies.
     """
+    if wanted.model is not None or wanted.known is None:
+        return wanted.model or "default"
+    from musiva.engine import shipped_models
+
+    if wanted.known not in shipped_models():
+        raise UnknownModel(
+            "model", wanted.known, "with --like a shipped model, or its directory by --model DIR"
+        )
+    return wanted.known
+
+
+def _collect(engine: Engine, requests: list[Request], results: Results) -> None:
     from PIL import Image
 
     places = {request.id: place for place, request in enumerate(requests)}
-    count = sum(request.num_images for request in requests)
-    pictures: dict[tuple[int, int], Image.Image] = {}
-    failures: list[Exception] = []
     for event in _events(engine, requests):
-        request = requests[places[event.request]]
+        place = places[event.request]
+        request = requests[place]
         if event.kind == "progress":
-            progress.advance(event.num_evaluations * count)
+            results.advance(place, event.index, event.evaluation, event.num_evaluations)
         elif event.kind == "picture":
             picture = Image.fromarray(event.picture)  # pyright: ignore[reportArgumentType]
-            pictures[places[request.id], event.index] = picture
-            stem = stem_of(request.prompt, request.seed + event.index)
-            note = _note(engine, request, event.index)
-            print(destination.write(picture, stem, note), flush=True)
+            content = png_of(picture, _note(engine, request, event.index))
+            results.add(place, event.index, request.seed + event.index, picture, content)
         elif event.error is not None:
-            failures.append(event.error)
-    if failures:
-        raise failures[0]
-    return [pictures[key] for key in sorted(pictures)]
+            results.fail(event.error)
 
 
 def _events(engine: Engine, requests: list[Request]) -> Iterator[Event]:
@@ -130,9 +172,3 @@ def _note(engine: Engine, request: Request, index: int) -> Mapping[str, object]:
         "spacing": path.spacing,
         "shift": path.shift,
     }
-
-
-def _rows(pictures: list[Image.Image], per_prompt: int) -> list[list[Image.Image]]:
-    """A row per prompt; a single prompt, or single pictures, in a shape near a square."""
-    columns = per_prompt if 1 < per_prompt < len(pictures) else math.ceil(math.sqrt(len(pictures)))
-    return [pictures[i : i + columns] for i in range(0, len(pictures), columns)]

@@ -87,7 +87,13 @@ def _generate(commands: Commands) -> None:
         "generate", help="make pictures from prompts", description="Make pictures from prompts."
     )
     p.add_argument(
-        "prompt", nargs="+", metavar="PROMPT", help="what to draw; several are computed together"
+        "prompt", nargs="*", metavar="PROMPT", help="what to draw; several are computed together"
+    )
+    p.add_argument(
+        "--like",
+        type=Path,
+        metavar="FILE",
+        help="a picture that Musiva made: draw it again, but for what is said here",
     )
     p.add_argument(
         "-n",
@@ -112,7 +118,7 @@ def _generate(commands: Commands) -> None:
         metavar="X",
         help="how closely to follow the prompt; 1 turns it off",
     )
-    p.add_argument("--negative", default="", metavar="TEXT", help="what to keep away from")
+    p.add_argument("--negative", metavar="TEXT", help="what to keep away from")
     p.add_argument(
         "--sampler", metavar="NAME", help="euler, heun, dpm++2m, ddim (default: the model's)"
     )
@@ -135,7 +141,14 @@ def _generate(commands: Commands) -> None:
         "--grid", action="store_true", help="also write all pictures side by side as one"
     )
     p.add_argument("--force", action="store_true", help="let --out replace a file that exists")
+    p.add_argument(
+        "--server",
+        metavar="URL",
+        help="let this Musiva server draw, such as http://127.0.0.1:8400, instead of this machine",
+    )
     _machine(p)
+    # None tells what was not said: a picture of --like or a server may know better.
+    p.set_defaults(model=None, dtype=None, device=None)
 
 
 def _serve(commands: Commands) -> None:
@@ -165,6 +178,19 @@ def _serve(commands: Commands) -> None:
         default=512,
         metavar="N",
         help="most requests at a time; more get 429 (default: 512)",
+    )
+    p.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the key that clients must send (default: MUSIVA_API_KEY, or no key)",
+    )
+    p.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages from there use the API, such as https://example.org; may be repeated",
     )
     _machine(p)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import os
 import re
 import tempfile
@@ -11,13 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musiva import __version__
 from musiva.core.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Destination", "check_writable", "grid_of", "stem_of", "write_atomically"]
+__all__ = [
+    "Destination",
+    "check_writable",
+    "grid_of",
+    "png_of",
+    "stem_of",
+    "write_atomically",
+]
 
 OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 GAP = 4
@@ -43,20 +49,13 @@ class Destination:
             )
         check_writable("out", out.parent if self.is_file else out)
 
-    def write(self, picture: Image.Image, stem: str, note: Mapping[str, object]) -> Path:
-        """Save a PNG with `note` as its text chunk "musiva" (JSON); returns its path. Raises
-        Unavailable.
-        """
-        from PIL.PngImagePlugin import PngInfo
-
-        chunk = PngInfo()
-        chunk.add_text("musiva", json.dumps(note))
-        chunk.add_text("Software", f"musiva {__version__}")
+    def write(self, content: bytes, stem: str) -> Path:
+        """Save a PNG file; returns its path. Raises Unavailable."""
         directory = self.out.parent if self.is_file else self.out
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with _temporary(directory) as temporary:
-                picture.save(temporary, format="PNG", pnginfo=chunk)
+                temporary.write_bytes(content)
                 path = self._reserve(stem)
                 os.replace(temporary, path)
         except OSError as error:
@@ -123,6 +122,15 @@ def check_writable(field: str, directory: Path) -> None:
         raise InvalidInput(
             field, str(directory), f"a directory that can be written ({reason})"
         ) from error
+
+
+def png_of(picture: Image.Image, note: Mapping[str, object]) -> bytes:
+    """A PNG file with `note` where `musiva.core.provenance` looks for it."""
+    from musiva.core.provenance import png_info
+
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=png_info(note))
+    return buffer.getvalue()
 
 
 def stem_of(prompt: str, seed: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
@@ -15,7 +16,13 @@ __all__ = ["Env"]
 Kernels = Literal["auto", "plain", "prepacked"]
 KERNELS = ("auto", "plain", "prepacked")
 LEVELS = ("debug", "info", "warning", "error")
-VARIABLES = ("MUSIVA_CACHE_DIR", "MUSIVA_KERNELS", "MUSIVA_LOG", "MUSIVA_THREADS")
+VARIABLES = (
+    "MUSIVA_API_KEY",
+    "MUSIVA_CACHE_DIR",
+    "MUSIVA_KERNELS",
+    "MUSIVA_LOG",
+    "MUSIVA_THREADS",
+)
 MAX_THREADS = 1024
 
 
@@ -24,13 +31,15 @@ class Env:
     """What the environment asks for.
 
     cache_dir: kernel choices and the like. threads: of the CPU kernels, None for PyTorch's default.
-    log: level of Musiva's loggers. kernels: the linear kernel on a CPU, "auto" to probe.
+    log: level of Musiva's loggers. kernels: the linear kernel on a CPU, "auto" to probe. api_key:
+    what a server asks of its clients, None for nothing.
     """
 
     cache_dir: Path
     threads: int | None = None
     log: str = "warning"
     kernels: Kernels = "auto"
+    api_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Env:
@@ -46,6 +55,7 @@ class Env:
             threads=_count(environ, "MUSIVA_THREADS"),
             log=_choice(environ, "MUSIVA_LOG", LEVELS, "warning"),
             kernels=cast(Kernels, _choice(environ, "MUSIVA_KERNELS", KERNELS, "auto")),
+            api_key=_key(environ, "MUSIVA_API_KEY"),
         )
 
 
@@ -53,6 +63,14 @@ def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...], def
     value = environ.get(name) or default
     if value not in allowed:
         raise InvalidInput(name, value, ", ".join(allowed))
+    return value
+
+
+def _key(environ: Mapping[str, str], name: str) -> str | None:
+    value = environ.get(name) or None
+    if value is not None and not re.fullmatch(r"[!-~]{1,512}", value):
+        allowed = "1 to 512 visible ASCII characters without a space"
+        raise InvalidInput(name, "(hidden)", allowed)
     return value
 
 

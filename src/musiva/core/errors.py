@@ -11,12 +11,15 @@ MusivaError
     NonFinite         its numbers became NaN or infinite       500   exit 1
 
 Each class carries the HTTP status and the exit code that the server and the command line answer
-with.
+with. One that came through `musiva.client` has what the server said as its `answer`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 __all__ = [
+    "Answer",
     "BadCheckpoint",
     "Cancelled",
     "ExecutionFailed",
@@ -29,11 +32,29 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a server said of a failure, in OpenAI's words.
+
+    status: of HTTP; 200 for one that a stream told after it had begun. param: the field of the body
+    that it is about.
+    """
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
 class MusivaError(Exception):
-    """Base of the tree; catch it to catch everything Musiva raises on purpose."""
+    """Base of the tree; catch it to catch everything Musiva raises on purpose.
+
+    answer: what a server said, or None for what went wrong in this process.
+    """
 
     http_status = 500
     exit_code = 1
+    answer: Answer | None = None
 
 
 class InvalidInput(MusivaError):
@@ -54,8 +75,8 @@ class InvalidInput(MusivaError):
         self.value = value
         self.allowed = allowed
 
-    def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
-        return type(self), (self.field, self.value, self.allowed)
+    def __reduce__(self) -> tuple[type, tuple[str, object, str], dict[str, object]]:
+        return type(self), (self.field, self.value, self.allowed), self.__dict__
 
 
 class UnknownModel(InvalidInput):

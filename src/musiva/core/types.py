@@ -38,7 +38,8 @@ class Request:
     """What a user asked for. Picture i of `num_images` uses seed + i.
 
     size: (width, height) in pixels. guidance: scale of classifier-free guidance; at 1 or below only
-    the conditional branch runs. quality: 1 to 100, 100 is the dense run.
+    the conditional branch runs. quality: 1 to 100, 100 is the dense run. previews: of each picture,
+    spread evenly over its evaluations, none at the last.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Request:
     guidance: float
     num_images: int = 1
     quality: int = 100
+    previews: int = 0
 
     @property
     def guided(self) -> bool:
@@ -74,7 +76,8 @@ class DenoiseItem:
     """Advance one sample by one model evaluation, all its branches in the same pack.
 
     grid: latent size as (height, width). prompts: one per branch, the conditional one first.
-    fresh: the sample has no latent yet; it starts from the noise of `seed`.
+    fresh: the sample has no latent yet; it starts from the noise of `seed`. preview: the outcome
+    shows what the solver now takes the picture for.
     """
 
     sample: str
@@ -85,6 +88,7 @@ class DenoiseItem:
     prompts: tuple[str, ...]
     guidance: float
     fresh: bool
+    preview: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ class StepPlan:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one item. error: why it failed, or None; the others of the plan are not
-    affected.
+    affected. picture: [H, W, 3] uint8 numpy array, of a decode item, and of a denoise item that
+    asked for a preview.
     """
 
     error: Exception | None = None

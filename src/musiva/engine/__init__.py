@@ -9,6 +9,7 @@ from musiva.engine.executor import InlineExecutor
 from musiva.engine.loop import Executor, Observer, StepLoop
 from musiva.engine.pipeline import Defaults, Pipeline, load_pipeline, shipped_models
 from musiva.engine.predict import Predictor, load_denoiser
+from musiva.engine.preview import LatentPreview
 from musiva.engine.runner import PlainRun, forward
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.state import EngineState, Event
@@ -20,6 +21,7 @@ __all__ = [
     "Event",
     "Executor",
     "InlineExecutor",
+    "LatentPreview",
     "Observer",
     "Pipeline",
     "PlainRun",

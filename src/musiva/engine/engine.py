@@ -70,6 +70,7 @@ class Engine:
         self._inbox: deque[Submission] = deque()
         self._cancelled: set[str] = set()
         self._listeners: dict[str, Listener] = {}
+        self._running: set[str] = set()
         self._closing = False
         self._broken: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="musiva-engine", daemon=True)
@@ -83,11 +84,12 @@ class Engine:
         *,
         dtype: str = "float32",
         device: str = "auto",
+        observe: Observer | None = None,
     ) -> Engine:
-        """A shipped model by name, or a diffusers directory. Raises UnknownModel, BadCheckpoint,
-        InvalidInput.
+        """A shipped model by name, or a diffusers directory. `observe` gets every plan and its
+        result. Raises UnknownModel, BadCheckpoint, InvalidInput.
         """
-        return cls(load_pipeline(model, dtype=dtype, device=device), config)
+        return cls(load_pipeline(model, dtype=dtype, device=device), config, observe=observe)
 
     def __enter__(self) -> Engine:
         return self
@@ -124,9 +126,11 @@ class Engine:
         sampler: str | None = None,
         spacing: str | None = None,
         shift: float | None = None,
+        previews: int = 0,
         request_id: str | None = None,
     ) -> Request:
-        """A checked request; None is the model's default, a seed of None a random one.
+        """A checked request; None is the model's default, a seed of None a random one. previews: of
+        each picture, up to one per evaluation but the last; they change no picture.
 
         Raises InvalidInput naming the first field that is not allowed, its value and what is.
         """
@@ -137,10 +141,11 @@ class Engine:
             else (_whole("size", size[0], 1), _whole("size", size[1], 1))
         )
         self.pipeline.check_size(size)
+        num_images = _whole("num_images", num_images, 1, defaults.max_images)
         seed = (
             int.from_bytes(os.urandom(4), "big")
             if seed is None
-            else _whole("seed", seed, 0, MAX_SEED)
+            else _whole("seed", seed, 0, MAX_SEED - (num_images - 1))
         )
         guidance = (
             defaults.guidance if guidance is None else _number("guidance", guidance, 0.0, 100.0)
@@ -151,7 +156,7 @@ class Engine:
             spacing=spacing,
             shift=shift,
         )
-        self._schedule(path)
+        last = self._schedule(path).num_evaluations - 1
         if _whole("quality", quality, 1, 100) != 100:
             raise InvalidInput("quality", quality, "100: only the dense run is built so far")
         return Request(
@@ -162,8 +167,9 @@ class Engine:
             path=path,
             seed=seed,
             guidance=guidance,
-            num_images=_whole("num_images", num_images, 1, defaults.max_images),
+            num_images=num_images,
             quality=quality,
+            previews=_whole("previews", previews, 0, last),
         )
 
     def num_evaluations(self, request: Request) -> int:
@@ -211,6 +217,18 @@ class Engine:
     def num_waiting(self) -> int:
         """Requests that have not ended."""
         return len(self._listeners)
+
+    @property
+    def num_running(self) -> int:
+        """Those of them of which a picture has been begun."""
+        return len(self._running)
+
+    def num_before(self, request_id: str) -> int | None:
+        """Requests that came before it and have not ended; None once it runs, or has ended."""
+        with self._wake:
+            if request_id in self._running or request_id not in self._listeners:
+                return None
+            return list(self._listeners).index(request_id)
 
     def stream(
         self, prompt: str, *, latents: Sequence[Tensor] | None = None, **options: object
@@ -338,6 +356,10 @@ class Engine:
             ended = event.kind in ("done", "failed")
             take = self._listeners.pop if ended else self._listeners.get
             listener = take(event.request, None)
+            if ended:
+                self._running.discard(event.request)
+            elif listener is not None:
+                self._running.add(event.request)
         if listener is None:
             return
         try:

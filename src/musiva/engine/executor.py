@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,9 +29,10 @@ from musiva.core.types import (
     StepResult,
 )
 from musiva.engine.pipeline import Pipeline
+from musiva.engine.preview import LatentPreview
 from musiva.engine.runner import PlainRun, forward
 from musiva.models import Inputs
-from musiva.samplers import Schedule, build_schedule, guide, initial_scale, step
+from musiva.samplers import Schedule, build_schedule, guide, initial_scale, predicted_clean, step
 
 __all__ = ["InlineExecutor"]
 
@@ -64,6 +65,7 @@ class InlineExecutor:
         self._slots: dict[str, Slot] = {}
         self._texts: dict[str, Tensor] = {}
         self._packs: OrderedDict[object, Pack] = OrderedDict()
+        self._latent_preview: LatentPreview | None = None
         self._schedule: Callable[[Path], Schedule] = lru_cache(maxsize=256)(self._build_schedule)
 
     @property
@@ -129,7 +131,7 @@ class InlineExecutor:
         pack = self._pack(items)
         prediction_TC = forward(self.pipeline.denoiser, self._inputs(items, pack), pack, self.run)
         by_branch = iter(pack.split(prediction_TC))
-        updates = []
+        updates, clean = [], {}
         for item in items:
             prediction_LC, *other = (
                 self.pipeline.clean_channels(next(by_branch)).float() for _ in item.prompts
@@ -137,18 +139,34 @@ class InlineExecutor:
             if other:
                 prediction_LC = guide(prediction_LC, other[0], item.guidance)
             slot, schedule = self._slots[item.sample], self._schedule(item.path)
+            if item.preview:
+                clean[item.sample] = predicted_clean(
+                    schedule, item.evaluation, slot.latent_LC, prediction_LC
+                )
             updates.append(
                 step(schedule, item.evaluation, slot.latent_LC, prediction_LC, slot.memory)
             )
         # One transfer tells of all samples whether they are still numbers.
         finite = torch.stack([latent_LC.isfinite().all() for latent_LC, _ in updates]).tolist()
+        previews = self._preview(clean)
         outcomes = []
         for item, (latent_LC, memory), ok in zip(items, updates, finite, strict=True):
             slot = self._slots[item.sample]
             slot.latent_LC, slot.memory = latent_LC, memory
             message = f"evaluation {item.evaluation + 1}: the prediction is not finite"
-            outcomes.append(Outcome() if ok else Outcome(error=NonFinite(message)))
+            shown = Outcome(picture=previews.get(item.sample))
+            outcomes.append(shown if ok else Outcome(error=NonFinite(message)))
         return outcomes, pack.image.num_rows
+
+    def _preview(self, clean: Mapping[str, Tensor]) -> Mapping[str, np.ndarray]:
+        """Data predictions as tokens, by sample -> pictures. The first call fits the map."""
+        if not clean:
+            return {}
+        if self._latent_preview is None:
+            self._latent_preview = LatentPreview.fit(self.pipeline.vae)
+        patch = self.pipeline.denoiser.patch
+        latents = [unpatchify(x, self._slots[name].grid, patch) for name, x in clean.items()]
+        return dict(zip(clean, self._latent_preview.show(latents), strict=True))
 
     def _start(self, item: DenoiseItem) -> None:
         """The noise of a seed is drawn on the host, so that it is the same on every device."""

@@ -74,4 +74,17 @@ def _denoise(sample: SampleState) -> DenoiseItem:
         prompts=sample.prompts,
         guidance=request.guidance,
         fresh=sample.fresh,
+        preview=_has_preview(sample),
     )
+
+
+def _has_preview(sample: SampleState) -> bool:
+    """Preview k of p comes after evaluation floor(k * e / (p + 1)) of e."""
+    parts, evaluations, done = (
+        sample.request.previews + 1,
+        sample.num_evaluations,
+        sample.evaluation,
+    )
+    # The number of k with k * e / (p + 1) < d + 1 grows exactly where d is such an evaluation.
+    before, after = (-(-(d + 1) * parts // evaluations) for d in (done, done + 1))
+    return after > before and done + 1 < evaluations

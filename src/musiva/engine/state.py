@@ -50,10 +50,11 @@ class SampleState:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """News of a request: "progress" (of picture `index`), "picture", and at the end "done" or
-    "failed".
+    """News of a request: "progress" (of picture `index`), "preview", "picture", and at the end
+    "done" or "failed".
 
-    evaluation: model evaluations done of num_evaluations. picture: [H, W, 3] uint8 numpy array.
+    evaluation: model evaluations done of num_evaluations. picture: [H, W, 3] uint8 numpy array, of
+    a preview too.
     """
 
     request: str
@@ -147,6 +148,8 @@ def _advance(
         if sample.evaluation == sample.num_evaluations:
             sample.stage = Stage.DECODING
         yield Event(at[0], "progress", at[1], sample.evaluation, at[2])
+        if picture is not None:
+            yield Event(at[0], "preview", at[1], sample.evaluation, at[2], picture)
         return
     if picture is None:
         raise ExecutionFailed(f"sample {sample.id}: decoding brought no picture")

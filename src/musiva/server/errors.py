@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -18,16 +20,16 @@ from musiva.core.errors import (
     Unavailable,
     UnknownModel,
 )
+from musiva.server.answers import ErrorDetail
 
-__all__ = ["ApiError", "add_error_handlers"]
+__all__ = ["ApiError", "Refusal", "add_error_handlers", "refusal_of", "to_response"]
 
 log = logging.getLogger(__name__)
-RETRY_AFTER_SECONDS = 5
 # The first class that fits names the code, so subclasses come first.
 CODES: tuple[tuple[type[MusivaError], str], ...] = (
     (UnknownModel, "model_not_found"),
     (InvalidInput, "invalid_value"),
-    (Overloaded, "overloaded"),
+    (Overloaded, "rate_limit_exceeded"),
     (Unavailable, "unavailable"),
     (Cancelled, "cancelled"),
     (NonFinite, "non_finite"),
@@ -38,50 +40,62 @@ HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class ApiError(Exception):
-    """A request that HTTP or JSON itself forbids, before the engine is asked."""
+    """A request that HTTP or JSON itself forbids, or this server, before the engine is asked."""
 
-    def __init__(self, status: int, message: str, *, code: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.param = param
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error as it goes out: by HTTP with its status, or as an event of a stream."""
+
+    status: int
+    detail: ErrorDetail
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What a client is told of an error. One that nobody foresaw tells nothing of its insides."""
+    if isinstance(error, ApiError):
+        return _refusal(error.status, str(error), error.code, error.param, error.headers)
+    if isinstance(error, MusivaError):
+        code = next(code for kind, code in CODES if isinstance(error, kind))
+        param = error.field if isinstance(error, InvalidInput) else None
+        return _refusal(error.http_status, str(error), code, param)
+    return _refusal(500, "an unexpected error; the server's log has it", "internal_error")
+
+
+def to_response(refusal: Refusal) -> JSONResponse:
+    content = {"error": refusal.detail.model_dump()}
+    return JSONResponse(content, refusal.status, dict(refusal.headers))
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(ApiError, _on_api_error)
-    app.add_exception_handler(MusivaError, _on_musiva_error)
+    app.add_exception_handler(ApiError, _on_error)
+    app.add_exception_handler(MusivaError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_unexpected)
+    # Starlette raises these again after the answer, and the server under it logs them.
+    app.add_exception_handler(Exception, _on_error)
 
 
-def _answer(
-    status: int,
-    message: str,
-    code: str,
-    param: str | None = None,
-    headers: dict[str, str] | None = None,
-) -> JSONResponse:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    if status == 429:
-        kind = "rate_limit_error"
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status, headers)
-
-
-async def _on_api_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ApiError)
-    return _answer(error.status, str(error), error.code, error.param)
-
-
-async def _on_musiva_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, MusivaError)
-    code = next(code for kind, code in CODES if isinstance(error, kind))
-    param = error.field if isinstance(error, InvalidInput) else None
-    busy = isinstance(error, Overloaded)
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if busy else None
-    if error.http_status == 500:
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    refusal = refusal_of(error)
+    if isinstance(error, MusivaError) and refusal.status == 500:
         log.error("%s %s failed: %s", request.method, request.url.path, error)
-    return _answer(error.http_status, str(error), code, param, headers)
+    return to_response(refusal)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -90,9 +104,19 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     message = f"{request.method} {request.url.path}: {error.detail}"
     if status == 405 and "Allow" in headers:
         message += f"; allowed: {headers['Allow']}"
-    return _answer(status, message, HTTP_CODES.get(status, "http_error"), headers=headers)
+    code = HTTP_CODES.get(status, "http_error")
+    return to_response(_refusal(status, message, code, headers=headers))
 
 
-async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
-    # Starlette raises the error again after this answer, and the server under it logs it.
-    return _answer(500, "an unexpected error; the server's log has it", "internal_error")
+def _refusal(
+    status: int,
+    message: str,
+    code: str,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Refusal:
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    if status == 429:
+        kind = "rate_limit_error"
+    detail = ErrorDetail(message=message, type=kind, param=param, code=code)
+    return Refusal(status, detail, headers or {})

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from musiva.core.errors import InvalidInput, UnknownModel
+from musiva.core.provenance import exif
 from musiva.core.types import Request
-from musiva.engine import Engine
+from musiva.engine import Engine, Pipeline
+from musiva.server.answers import FileFormat
 from musiva.server.errors import ApiError
 
 __all__ = ["ImagesBody", "parameters", "parse_body", "to_request"]
 
 MAX_PROMPT = 32_000
+MAX_PARTIAL_IMAGES = 100
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100
+MAX_SEED = 2**63 - 1
 TEXT = f"a text of at most {MAX_PROMPT} characters"
-WORDS = ("auto", "standard", "hd", "low", "medium", "high")
+WORDS = ("auto", "standard", "hd", "low", "medium", "high", "xhigh", "max")
+Word = Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"]
 # The engine's words for what has another name in this API.
 PUBLIC = {"guidance": "guidance_scale", "num_images": "n"}
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
@@ -30,34 +37,49 @@ class ImagesBody(BaseModel):
 
     prompt: Prompt = Field(description=f"{TEXT}, not empty")
     model: str | None = Field(None, description="the name of a model, see /v1/models")
-    n: int | None = Field(None, description="a whole number of at least 1")
-    size: str | None = Field(None, description='"auto" or "WIDTHxHEIGHT" in pixels')
-    response_format: Literal["b64_json", "url"] | None = Field(None, description="b64_json or url")
-    output_format: Literal["png", "jpeg", "webp"] | None = Field(
-        None, description="png, jpeg or webp"
+    n: Annotated[int, Field(ge=1)] | None = Field(None, description="a whole number of at least 1")
+    size: Annotated[str, Field(pattern="^(auto|[0-9]{1,6}x[0-9]{1,6})$")] | None = Field(
+        None, description='"auto" or "WIDTHxHEIGHT" in pixels'
     )
+    response_format: Literal["b64_json", "url"] | None = Field(None, description="b64_json or url")
+    output_format: FileFormat | None = Field(None, description="png, jpeg or webp")
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
         None, description="a whole number from 0 to 100"
     )
-    quality: Literal["auto", "standard", "hd", "low", "medium", "high"] | int | None = Field(
+    quality: Word | Annotated[int, Field(ge=100, le=100)] | None = Field(
         None, description=f"{', '.join(WORDS)} or 100"
     )
     background: Literal["auto", "opaque"] | None = Field(None, description="auto or opaque")
     moderation: Literal["auto", "low"] | None = Field(None, description="auto or low")
     style: Literal["vivid", "natural"] | None = Field(None, description="vivid or natural")
+    complexity: Literal["low", "medium", "high"] | None = Field(
+        None, description="low, medium or high"
+    )
     user: str | None = Field(None, description="a text")
-    stream: Literal[False] | None = Field(None, description="false")
-    partial_images: Literal[0] | None = Field(None, description="0")
-    seed: int | None = Field(None, description="a whole number from 0 to 9223372036854775807")
-    steps: int | None = Field(None, description="a whole number from 1 to 1000")
-    guidance_scale: float | None = Field(None, description="a number from 0 to 100")
+    safety_identifier: str | None = Field(None, description="a text")
+    stream: bool | None = Field(None, description="true or false")
+    partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] | None = Field(
+        None, description=f"a whole number from 0 to {MAX_PARTIAL_IMAGES}"
+    )
+    progress: bool | None = Field(None, description="true or false")
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
+        None, description=f"a whole number from 0 to {MAX_SEED}"
+    )
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = Field(
+        None, description=f"a whole number from 1 to {MAX_STEPS}"
+    )
+    guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] | None = Field(
+        None, description=f"a number from 0 to {MAX_GUIDANCE}"
+    )
     negative_prompt: Prompt | None = Field(None, description=TEXT)
     sampler: str | None = Field(None, description="the name of a sampler, see /v1/models")
     spacing: str | None = Field(None, description="the name of a spacing of the sampler")
-    shift: float | None = Field(None, description="a number from 0.01 to 100")
+    shift: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
+        None, description="a number from 0.01 to 100"
+    )
 
     @property
-    def format(self) -> str:
+    def format(self) -> FileFormat:
         return self.output_format or "png"
 
     @property
@@ -68,6 +90,8 @@ class ImagesBody(BaseModel):
             warnings.append("style: has no effect; describe the style in the prompt")
         if self.moderation is not None:
             warnings.append("moderation: has no effect; prompts are not moderated")
+        if self.complexity is not None:
+            warnings.append("complexity: has no effect; steps say how much is computed")
         if self.quality in ("low", "medium"):
             warnings.append(f"quality: {self.quality!r} has no effect; it runs as 100")
         return warnings
@@ -114,11 +138,12 @@ def to_request(engine: Engine, body: ImagesBody) -> Request:
     name = engine.pipeline.name
     if body.model not in (None, name):
         raise UnknownModel("model", body.model, name)
+    _check_stream(body)
     if body.format == "png" and body.output_compression not in (None, 100):
         allowed = "100 with output_format png, which loses nothing; 0 to 100 with jpeg and webp"
         raise InvalidInput("output_compression", body.output_compression, allowed)
     try:
-        return engine.request(
+        request = engine.request(
             body.prompt,
             negative_prompt=body.negative_prompt or "",
             size=_size(body.size),
@@ -134,12 +159,17 @@ def to_request(engine: Engine, body: ImagesBody) -> Request:
     except InvalidInput as error:
         field = PUBLIC.get(error.field, error.field)
         raise type(error)(field, error.value, error.allowed) from error
+    if body.format != "png":
+        exif(parameters(engine.pipeline, request, request.num_images - 1))
+    # OpenAI's number is the most that come: a picture may be done before.
+    most = engine.num_evaluations(request) - 1
+    return replace(request, previews=min(body.partial_images or 0, most))
 
 
-def parameters(model: str, request: Request, index: int) -> Mapping[str, object]:
+def parameters(pipeline: Pipeline, request: Request, index: int) -> Mapping[str, object]:
     """A body that gives picture `index` of the request again."""
     return {
-        "model": model,
+        "model": pipeline.name,
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
         "size": f"{request.size[0]}x{request.size[1]}",
@@ -147,17 +177,24 @@ def parameters(model: str, request: Request, index: int) -> Mapping[str, object]
         "seed": request.seed + index,
         "guidance_scale": request.guidance,
         "quality": request.quality,
-        "sampler": request.path.sampler,
+        "sampler": request.path.sampler or pipeline.noise.default_sampler(),
         "spacing": request.path.spacing,
         "shift": request.path.shift,
     }
 
 
+def _check_stream(body: ImagesBody) -> None:
+    if body.stream and body.response_format == "url":
+        raise InvalidInput("response_format", "url", "b64_json with stream true")
+    for field in ("partial_images", "progress"):
+        value = getattr(body, field)
+        if value and not body.stream:
+            nothing = "0" if field == "partial_images" else "false"
+            raise InvalidInput(field, value, f"{nothing} without stream true")
+
+
 def _size(size: str | None) -> tuple[int, int] | None:
     if size in (None, "auto"):
         return None
-    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", size)
-    if match is None:
-        allowed = '"auto" or "WIDTHxHEIGHT" in pixels, such as "256x256"'
-        raise InvalidInput("size", size, allowed)
-    return int(match[1]), int(match[2])
+    width, height = size.split("x")
+    return int(width), int(height)

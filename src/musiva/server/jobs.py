@@ -1,82 +1,121 @@
-"""One engine request as an awaitable, over the border of the engine's thread."""
+"""One engine request as its HTTP side sees it, over the border of the engine's thread."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Collection
 
-import numpy as np
 from starlette.types import Receive
 
 from musiva.core.errors import Cancelled, Unavailable
 from musiva.core.types import Request
 from musiva.engine import Engine, Event
 
-__all__ = ["disconnected", "run_request"]
+__all__ = ["Job"]
+
+ENDS = ("done", "failed")
+STOPS = "the server is shutting down"
 
 
-async def run_request(
-    engine: Engine,
-    request: Request,
-    on_picture: Callable[[int, np.ndarray], None],
-    *,
-    gone: Coroutine[object, object, object],
-    stopping: asyncio.Event,
-) -> None:
-    """Run a request to its end, calling on_picture(index, pixels_HWC) in the loop for each picture.
+class Job:
+    """Submits a request when entered; whatever leaves it early, also a cancelled task, cancels the
+    request: the engine drops it when its current step ends.
 
-    Raises what the request failed of or what the engine refused it for, Cancelled when `gone`
-    returns first, Unavailable when `stopping` is set first. Whatever ends the wait early, also a
-    cancelled task, cancels the request: the engine drops it when its current step ends.
+    kinds: of events to be told, beside the end. receive: of a request whose body has been read; it
+    tells when the client leaves. stopping: set when the server stops. A reader may be slow: of each
+    picture only the latest "progress" and the latest "preview" wait for it, and they are dropped
+    when the picture is there.
     """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
 
-    def enter(event: Event) -> None:
-        if ended.done():
-            return
+    def __init__(
+        self,
+        engine: Engine,
+        request: Request,
+        receive: Receive,
+        *,
+        kinds: Collection[str],
+        stopping: asyncio.Event,
+    ) -> None:
+        self._engine, self._request, self._receive = engine, request, receive
+        self._kinds = {*kinds, *ENDS}
+        self._stopping = stopping
+        self._news: dict[tuple[str, int], Event] = {}
+        self._wake = asyncio.Event()
+        self._ended = False
+
+    def __enter__(self) -> Job:
+        """Raises Overloaded, or Unavailable when the engine or the server stops."""
+        if self._stopping.is_set():
+            raise Unavailable(STOPS)
+        self._loop = asyncio.get_running_loop()
+        self._engine.submit(self._request, self._listen)
+        self._leaving = asyncio.ensure_future(_disconnected(self._receive))
+        self._closing = asyncio.ensure_future(self._stopping.wait())
+        for task in (self._leaving, self._closing):
+            task.add_done_callback(lambda _: self._wake.set())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._leaving.cancel()
+        self._closing.cancel()
+        self._news.clear()
+        if not self._ended:
+            self._engine.cancel(self._request.id)
+
+    @property
+    def num_before(self) -> int | None:
+        """Requests before it in the queue; None once it runs."""
+        return self._engine.num_before(self._request.id)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """All news up to the end. Raises what `next` raises."""
+        while (event := await self.next()) is None or event.kind != "done":
+            if event is not None:
+                yield event
+
+    async def next(self, timeout: float | None = None) -> Event | None:
+        """The next news, None after `timeout` seconds without any.
+
+        Raises what the request failed of, Cancelled when the client has left, Unavailable when the
+        server stops; pictures that are there come before the latter.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        if self._leaving.done():
+            self._leaving.result()
+            raise Cancelled(f"request {self._request.id}: its client went away")
+        if not self._news:
+            if self._closing.done():
+                self._closing.result()
+                raise Unavailable(STOPS)
+            return None
+        event = self._news.pop(next(iter(self._news)))
+        if not self._news and not self._closing.done():
+            self._wake.clear()
         if isinstance(event.error, Cancelled):
             # Its client is still there, so it was the engine that closed.
-            ended.set_exception(Unavailable(f"request {request.id}: {event.error}"))
-        elif event.error is not None:
-            ended.set_exception(event.error)
-        elif event.kind == "picture":
-            assert isinstance(event.picture, np.ndarray)
-            on_picture(event.index, event.picture)
-        else:
-            ended.set_result(None)
+            raise Unavailable(f"request {self._request.id}: {event.error}")
+        if event.error is not None:
+            raise event.error
+        return event
 
-    def listen(event: Event) -> None:
-        if event.kind != "progress":
+    def _listen(self, event: Event) -> None:
+        if event.kind in self._kinds:
             # A shutdown may close the loop before the engine tells of what it cancelled.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(enter, event)
+                self._loop.call_soon_threadsafe(self._enter, event)
 
-    if stopping.is_set():
-        gone.close()
-        raise Unavailable("the server is shutting down")
-    leaving = asyncio.ensure_future(gone)
-    closing = asyncio.ensure_future(stopping.wait())
-    try:
-        engine.submit(request, listen)
-        await asyncio.wait((ended, leaving, closing), return_when=asyncio.FIRST_COMPLETED)
-        if ended.done():
-            ended.result()
-        elif leaving.done():
-            leaving.result()
-            raise Cancelled(f"request {request.id}: its client went away")
-        else:
-            closing.result()
-            raise Unavailable("the server is shutting down")
-    finally:
-        leaving.cancel()
-        closing.cancel()
-        if ended.cancel():
-            engine.cancel(request.id)
+    def _enter(self, event: Event) -> None:
+        self._ended = self._ended or event.kind in ENDS
+        stale = [event.kind] if event.kind != "picture" else ["progress", "preview"]
+        for kind in stale:
+            self._news.pop((kind, event.index), None)
+        self._news[event.kind, event.index] = event
+        self._wake.set()
 
 
-async def disconnected(receive: Receive) -> None:
-    """Return when the client of a request, whose body has been read, closes the connection."""
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -6,31 +6,41 @@ import math
 
 from musiva.engine import Pipeline
 from musiva.samplers import SAMPLERS
+from musiva.server.answers import Model
+from musiva.server.images import MAX_GUIDANCE, MAX_PARTIAL_IMAGES, MAX_STEPS
 
 __all__ = ["describe_model", "suggested_sizes"]
 
 RATIOS = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16))
 
 
-def describe_model(pipeline: Pipeline, *, created: int) -> dict[str, object]:
-    """OpenAI's model object, and beside it the model's defaults and limits."""
+def describe_model(pipeline: Pipeline, *, created: int) -> Model:
+    """created: seconds since 1970."""
     defaults, noise = pipeline.defaults, pipeline.noise
-    return {
-        "id": pipeline.name,
-        "object": "model",
-        "created": created,
-        "owned_by": "musiva",
-        "size": _text(defaults.size),
-        "sizes": [_text(size) for size in suggested_sizes(pipeline)],
-        "size_multiple": pipeline.unit,
-        "min_side": defaults.min_side,
-        "max_side": defaults.max_side,
-        "max_images": defaults.max_images,
-        "steps": defaults.steps,
-        "guidance_scale": defaults.guidance,
-        "sampler": noise.default_sampler(),
-        "samplers": [name for name, one in SAMPLERS.items() if noise.prediction in one.spacings],
+    spacings = {
+        name: list(one.spacings[noise.prediction])
+        for name, one in SAMPLERS.items()
+        if noise.prediction in one.spacings
     }
+    return Model(
+        id=pipeline.name,
+        created=created,
+        size=_text(defaults.size),
+        sizes=[_text(size) for size in suggested_sizes(pipeline)],
+        size_multiple=pipeline.unit,
+        min_side=defaults.min_side,
+        max_side=defaults.max_side,
+        max_images=defaults.max_images,
+        steps=defaults.steps,
+        max_steps=MAX_STEPS,
+        guidance_scale=defaults.guidance,
+        max_guidance_scale=MAX_GUIDANCE,
+        max_partial_images=MAX_PARTIAL_IMAGES,
+        sampler=noise.default_sampler(),
+        samplers=list(spacings),
+        spacings=spacings,
+        shift=noise.shift if noise.prediction == "flow" else None,
+    )
 
 
 def suggested_sizes(pipeline: Pipeline) -> list[tuple[int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import threading
 import uuid
 from collections import OrderedDict
@@ -12,33 +11,39 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-import musiva
+from musiva.core.provenance import exif, png_info
+from musiva.server.answers import FileFormat
 
 __all__ = ["FileStore", "StoredFile", "encode_picture"]
 
 
 def encode_picture(
-    pixels_HWC: np.ndarray, file_format: str, compression: int, parameters: Mapping[str, object]
+    pixels_HWC: np.ndarray,
+    file_format: FileFormat,
+    compression: int,
+    parameters: Mapping[str, object] | None,
 ) -> bytes:
     """A file of `file_format`: "png", or "jpeg" or "webp" of quality `compression`, 0 to 100.
 
-    A PNG carries `parameters` as JSON in the text chunk "musiva".
+    It carries `parameters`; without, it is a preview, and quickly made rather than small. Raises
+    InvalidInput for parameters that a JPEG or WebP cannot carry.
     """
     buffer = io.BytesIO()
     picture = Image.fromarray(pixels_HWC)
     if file_format == "png":
-        info = PngInfo()
-        info.add_text("musiva", json.dumps(parameters))
-        info.add_text("Software", f"musiva {musiva.__version__}")
-        picture.save(buffer, "PNG", pnginfo=info)
-    elif file_format == "jpeg":
+        if parameters is None:
+            picture.save(buffer, "PNG", compress_level=1)
+        else:
+            picture.save(buffer, "PNG", pnginfo=png_info(parameters))
+        return buffer.getvalue()
+    known = b"" if parameters is None else exif(parameters)
+    if file_format == "jpeg":
         # Halved colour resolution would be the largest loss of a file of high quality.
         subsampling = 0 if compression >= 90 else 2
-        picture.save(buffer, "JPEG", quality=compression, subsampling=subsampling)
+        picture.save(buffer, "JPEG", quality=compression, subsampling=subsampling, exif=known)
     else:
-        picture.save(buffer, "WEBP", quality=compression)
+        picture.save(buffer, "WEBP", quality=compression, exif=known)
     return buffer.getvalue()
 
 

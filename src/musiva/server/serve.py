@@ -14,7 +14,8 @@ import uvicorn
 
 from musiva.core.errors import InvalidInput, Unavailable
 from musiva.engine import Engine, load_pipeline
-from musiva.server.app import AppConfig, create_app
+from musiva.server.app import create_app
+from musiva.server.config import AppConfig
 from musiva.telemetry import Metrics
 
 __all__ = ["bind", "serve"]

@@ -1,0 +1,75 @@
+"""Where the pictures of a run come together, whoever computes them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from musiva.cli.pictures import Destination, grid_of, png_of, stem_of
+from musiva.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Results"]
+
+
+class Results:
+    """Every picture is written when it is there. A picture is known by the place of its prompt and
+    its index there.
+
+    As a context it shows progress. A prompt that fails does not take the others with it: leaving
+    the context raises the first failure.
+    """
+
+    def __init__(self, prompts: Sequence[str], per_prompt: int, destination: Destination) -> None:
+        self._prompts, self._per_prompt = prompts, per_prompt
+        self._destination = destination
+        self._evaluations: dict[tuple[int, int], int] = {}
+        self._pictures: dict[tuple[int, int], Image.Image] = {}
+        self._seeds: dict[tuple[int, int], int] = {}
+        self._failures: list[Exception] = []
+
+    def __enter__(self) -> Results:
+        count = len(self._prompts) * self._per_prompt
+        self.progress = Progress(sys.stderr, f"{count} picture{'s' if count > 1 else ''}")
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        self.progress.__exit__(kind, *rest)
+        if kind is None and self._failures:
+            raise self._failures[0]
+
+    def advance(self, place: int, index: int, evaluation: int, num_evaluations: int) -> None:
+        """So many evaluations of a picture are done, which may be several more than last time."""
+        before = self._evaluations.get((place, index), 0)
+        self._evaluations[place, index] = max(before, evaluation)
+        total = num_evaluations * len(self._prompts) * self._per_prompt
+        for _ in range(before, evaluation):
+            self.progress.advance(total)
+
+    def add(self, place: int, index: int, seed: int, picture: Image.Image, content: bytes) -> None:
+        """content: its PNG file. Raises Unavailable when it cannot be written."""
+        self._pictures[place, index] = picture
+        self._seeds[place, index] = seed
+        stem = stem_of(self._prompts[place], seed)
+        print(self._destination.write(content, stem), flush=True)
+
+    def fail(self, error: Exception) -> None:
+        self._failures.append(error)
+
+    def write_grid(self) -> None:
+        """All pictures side by side: a row per prompt; of a single prompt, or single pictures, in a
+        shape near a square. Only when none failed.
+        """
+        pictures = [self._pictures[key] for key in sorted(self._pictures)]
+        columns = self._per_prompt
+        if not 1 < columns < len(pictures):
+            columns = math.ceil(math.sqrt(len(pictures)))
+        rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+        seed = self._seeds[0, 0]
+        note = {"grid": list(self._prompts), "seed": seed}
+        stem = f"{stem_of(self._prompts[0], seed)}-grid"
+        print(self._destination.write(png_of(grid_of(rows), note), stem))

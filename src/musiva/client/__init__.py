@@ -1,0 +1,32 @@
+"""A Musiva server from Python, blocking or for asyncio, without torch.
+
+from musiva.client import Client
+
+with Client("http://127.0.0.1:8400") as client:
+    client.generate("a fox", size=(96, 96), seed=1)[0].save("fox.png")
+"""
+
+from __future__ import annotations
+
+from musiva.client.async_client import AsyncClient, AsyncStream
+from musiva.client.client import Client, Stream
+from musiva.client.options import Options, options_from
+from musiva.client.pictures import Completed, Event, Picture, Preview, Progress
+from musiva.client.retry import Timeout
+from musiva.core.errors import Answer
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "AsyncStream",
+    "Client",
+    "Completed",
+    "Event",
+    "Options",
+    "Picture",
+    "Preview",
+    "Progress",
+    "Stream",
+    "Timeout",
+    "options_from",
+]

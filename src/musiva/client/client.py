@@ -1,0 +1,165 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator
+from typing import BinaryIO, TypeVar, Unpack
+
+import httpx
+
+from musiva.client.calls import LIMITS, Calls
+from musiva.client.flow import Call, Give, Opened, Read, Send, Sleep, flow
+from musiva.client.options import Options, picture_call
+from musiva.client.pictures import Event, Picture
+from musiva.client.retry import Timeout
+
+__all__ = ["Client", "Stream"]
+
+T = TypeVar("T")
+
+
+class Client:
+    """A Musiva server, without torch. Thread-safe; close it, or use it as a context.
+
+        with Client() as client:
+            client.generate("a fox", size=(96, 96), seed=1)[0].save("fox.png")
+
+    api_key: sent as a bearer token, for servers behind something that wants one. timeout: a
+    `Timeout`, or the seconds to wait for an answer. retries: how often a request is sent again
+    after a connection that was refused or broke, or an answer 429 or 503. transport: what carries
+    the requests, for tests. Raises InvalidInput.
+
+    Every call raises what an engine in this process would (`musiva.errors`): InvalidInput and
+    UnknownModel with the field, its value and what is allowed, Overloaded, Unavailable also for a
+    server that cannot be reached or breaks off, ExecutionFailed; `error.answer` has the server's
+    words.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8400",
+        *,
+        api_key: str | None = None,
+        timeout: Timeout | float | None = None,
+        retries: int = 2,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._calls = Calls(base_url, api_key, timeout, retries)
+        self._http = httpx.Client(limits=LIMITS, transport=transport)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back all connections. May be repeated."""
+        self._http.close()
+
+    def generate(
+        self, prompt: str, *, timeout: Timeout | float | None = None, **options: Unpack[Options]
+    ) -> list[Picture]:
+        """Pictures of a prompt, `num_images` of them."""
+        return self._one(self._calls.generate(prompt, options, timeout))
+
+    def like(
+        self,
+        file: str | os.PathLike[str] | bytes | BinaryIO,
+        *,
+        prompt: str | None = None,
+        timeout: Timeout | float | None = None,
+        **overrides: Unpack[Options],
+    ) -> list[Picture]:
+        """The picture in a file that Musiva made once more, but for what is said; an override of
+        None is the model's own choice, and for the seed a new one. Raises InvalidInput for a file
+        without parameters.
+        """
+        wanted, options = picture_call(file, prompt, overrides)
+        return self.generate(wanted, timeout=timeout, **options)
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        previews: int = 0,
+        progress: bool = True,
+        timeout: Timeout | float | None = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """Events of a request as they come; it is sent when the first one is asked for.
+
+        previews: how many each picture sends, 0 to 100.
+        """
+        return Stream(self._run(self._calls.stream(prompt, options, previews, progress, timeout)))
+
+    def models(self) -> list[dict[str, object]]:
+        """The models with their defaults and limits."""
+        return self._one(self._calls.models())
+
+    def health(self) -> dict[str, object]:
+        """What the server says of itself now. Raises Unavailable when it is not well."""
+        return self._one(self._calls.health())
+
+    def metrics(self) -> str:
+        """Figures in the text format of Prometheus."""
+        return self._one(self._calls.metrics())
+
+    def _one(self, call: Call[T]) -> T:
+        (value,) = self._run(call)
+        return value
+
+    def _run(self, call: Call[T]) -> Generator[T, None, None]:
+        steps = flow(call)
+        response: httpx.Response | None = None
+        chunks: Iterator[bytes] = iter(())
+        try:
+            step = next(steps)
+            while True:
+                result = None
+                try:
+                    match step:
+                        case Send():
+                            response = self._http.send(call.request(), stream=True)
+                            chunks = response.iter_bytes()
+                            result = Opened(response.status_code, response.headers)
+                        case Read():
+                            result = next(chunks, None)
+                        case Sleep(seconds):
+                            if response is not None:
+                                response.close()
+                            time.sleep(seconds)
+                        case Give(value):
+                            yield value
+                except httpx.RequestError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration:
+            return
+        finally:
+            if response is not None:
+                response.close()
+
+
+class Stream(Iterator[Event]):
+    """Iterates over `Progress`, `Preview` and `Completed`. Closing it, also by leaving it as a
+    context, cancels the request on the server.
+    """
+
+    def __init__(self, events: Generator[Event, None, None]) -> None:
+        self._events = events
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._events.close()

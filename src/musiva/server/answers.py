@@ -1,0 +1,194 @@
+"""What goes out, in OpenAI's words and ours; the published schema is made of these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "BACKGROUND",
+    "QUALITY",
+    "Completed",
+    "ErrorAnswer",
+    "ErrorDetail",
+    "ErrorEvent",
+    "FileFormat",
+    "Health",
+    "ImagesAnswer",
+    "InlinePicture",
+    "LinkedPicture",
+    "Model",
+    "ModelList",
+    "PartialImage",
+    "Progress",
+    "Timing",
+    "Tokens",
+    "Usage",
+]
+
+FileFormat = Literal["png", "jpeg", "webp"]
+# Every picture is opaque, and is the model's dense run, whatever word was asked for.
+BACKGROUND = "opaque"
+QUALITY = "high"
+Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, description="that makes this picture alone")]
+Size = Annotated[str, Field(pattern="^[0-9]+x[0-9]+$", description="WIDTHxHEIGHT in pixels")]
+
+
+class Answer(BaseModel):
+    # What has a default is always sent too.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_serialization_defaults_required=True
+    )
+
+
+class Tokens(Answer):
+    """By kind."""
+
+    text_tokens: Count
+    image_tokens: Count
+
+
+class Usage(Answer):
+    """input: of the prompt and the negative prompt, as the text encoder counts them. output: image
+    tokens, the unit of compute.
+    """
+
+    input_tokens: Count
+    input_tokens_details: Tokens
+    output_tokens: Count
+    output_tokens_details: Tokens
+    total_tokens: Count
+
+
+class Timing(Answer):
+    seconds: Annotated[float, Field(ge=0, description="since the request came")]
+
+
+class InlinePicture(Answer):
+    b64_json: str
+    seed: Seed
+
+
+class LinkedPicture(Answer):
+    url: Annotated[str, Field(description="gone when newer pictures need its room")]
+    seed: Seed
+
+
+class ImagesAnswer(Answer):
+    created: int
+    data: list[InlinePicture | LinkedPicture]
+    background: Literal["opaque"] = BACKGROUND
+    output_format: FileFormat
+    quality: Literal["high"] = QUALITY
+    size: Size
+    usage: Usage
+    model: str
+    steps: int
+    guidance_scale: float
+    timing: Timing
+    warnings: Annotated[list[str], Field(description="fields that had no effect")]
+
+
+class PartialImage(Answer):
+    """What the solver takes the picture for, so far."""
+
+    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    b64_json: str
+    partial_image_index: Annotated[Count, Field(description="counts those sent of this picture")]
+    created_at: int
+    background: Literal["opaque"] = BACKGROUND
+    output_format: FileFormat
+    quality: Literal["high"] = QUALITY
+    size: Size
+    index: Annotated[Count, Field(description="which picture of n")]
+    evaluation: Annotated[int, Field(ge=1, description="model evaluations done")]
+    num_evaluations: Annotated[int, Field(ge=1)]
+
+
+class Completed(Answer):
+    """A finished picture; there is one such event for each of n."""
+
+    type: Literal["image_generation.completed"] = "image_generation.completed"
+    b64_json: str
+    created_at: int
+    background: Literal["opaque"] = BACKGROUND
+    output_format: FileFormat
+    quality: Literal["high"] = QUALITY
+    size: Size
+    usage: Usage
+    index: Annotated[Count, Field(description="which picture of n")]
+    seed: Seed
+    timing: Timing
+    warnings: Annotated[list[str], Field(description="fields that had no effect")]
+
+
+class Progress(Answer):
+    """Sent when `progress` is true."""
+
+    type: Literal["image_generation.progress"] = "image_generation.progress"
+    index: Annotated[Count, Field(description="which picture of n")]
+    evaluation: Annotated[Count, Field(description="model evaluations done")]
+    num_evaluations: Annotated[int, Field(ge=1)]
+    waiting: Annotated[
+        Count | None, Field(description="requests before it in the queue; null once it runs")
+    ] = None
+
+
+class ErrorDetail(Answer):
+    message: Annotated[str, Field(min_length=1)]
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: Annotated[str | None, Field(description="the field of the body that it is about")] = None
+    code: str
+
+
+class ErrorAnswer(Answer):
+    error: ErrorDetail
+
+
+class ErrorEvent(Answer):
+    """Ends a stream."""
+
+    type: Literal["error"] = "error"
+    error: ErrorDetail
+
+
+class Model(Answer):
+    """OpenAI's model object, and beside it the model's defaults and limits."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["musiva"] = "musiva"
+    size: Size
+    sizes: Annotated[list[Size], Field(description="to offer; the default first")]
+    size_multiple: int
+    min_side: int
+    max_side: int
+    max_images: int
+    steps: int
+    max_steps: int
+    guidance_scale: float
+    max_guidance_scale: float
+    max_partial_images: int
+    sampler: str
+    samplers: list[str]
+    spacings: Annotated[dict[str, list[str]], Field(description="by sampler")]
+    shift: Annotated[float | None, Field(description="null where there is none")]
+
+
+class ModelList(Answer):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Health(Answer):
+    """instance: another one after each start of the server."""
+
+    status: Literal["ok"] = "ok"
+    model: str
+    waiting: Count
+    running: Count
+    instance: str
+    version: str

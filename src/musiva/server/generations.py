@@ -1,0 +1,247 @@
+"""`POST /v1/images/generations`: from a body to an answer, or to a stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from fastapi import Request
+from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from musiva.core.errors import Cancelled
+from musiva.core.types import Request as EngineRequest
+from musiva.engine import Engine, Event
+from musiva.server.answers import (
+    Completed,
+    ImagesAnswer,
+    InlinePicture,
+    LinkedPicture,
+    PartialImage,
+    Progress,
+    Timing,
+    Tokens,
+    Usage,
+)
+from musiva.server.config import AppConfig
+from musiva.server.errors import ApiError
+from musiva.server.images import ImagesBody, parameters, parse_body, to_request
+from musiva.server.jobs import Job
+from musiva.server.limits import Places
+from musiva.server.pictures import FileStore, encode_picture
+from musiva.server.stream import EventStream
+from musiva.telemetry import Metrics
+
+__all__ = ["ImagesApi", "read_body"]
+
+T = TypeVar("T")
+CLIENT_CLOSED_REQUEST = 499
+# So many times the limit is read of a body that is too long, so that its sender sees the answer.
+READ_ON = 16
+# How often a stream looks whether its request has moved up in the queue, and how many times it
+# finds nothing to tell before it says so.
+POLL_SECONDS = 0.5
+QUIET_POLLS = 30
+
+
+class ImagesApi:
+    """What all requests share. The event loop only waits; a pool checks prompts and encodes
+    pictures.
+    """
+
+    def __init__(self, engine: Engine, metrics: Metrics, config: AppConfig) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self.config = config
+        self.files = FileStore(config.max_file_bytes)
+        self.places = Places(config.max_waiting)
+        self.pool = ThreadPoolExecutor(config.threads, thread_name_prefix="musiva-pictures")
+        self.stopping = asyncio.Event()
+
+    async def generate(self, http: Request) -> Response:
+        started = time.perf_counter()
+        try:
+            content = await read_body(http, self.config.max_body_bytes)
+            body = parse_body(content, self.engine.pipeline.defaults.max_images)
+            request = await self.in_pool(to_request, self.engine, body)
+            generation = Generation(self, body, request, started, http)
+            if not body.stream:
+                return await generation.answer()
+            stall = self.config.stall_seconds
+            return EventStream(generation.events, request.id, self.metrics, stall_seconds=stall)
+        except (Cancelled, ClientDisconnect):
+            # Nobody reads this answer; its status is for the metrics.
+            self.metrics.cancelled()
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    def in_pool(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self.pool, work, *arguments)
+
+    @contextmanager
+    def job(
+        self, request: EngineRequest, receive: Receive, kinds: Collection[str]
+    ) -> Iterator[Job]:
+        """A place, and the request in the engine. Raises ApiError (429) or Unavailable."""
+        with (
+            self.places.take(),
+            Job(self.engine, request, receive, kinds=kinds, stopping=self.stopping) as job,
+        ):
+            yield job
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One checked request. started: seconds of `time.perf_counter` when it came."""
+
+    api: ImagesApi
+    body: ImagesBody
+    request: EngineRequest
+    started: float
+    http: Request
+
+    async def answer(self) -> Response:
+        """All pictures at once; each is encoded while the next ones are still made."""
+        encoded: dict[int, asyncio.Future[InlinePicture | LinkedPicture]] = {}
+        with self.api.job(self.request, self.http.receive, ("picture",)) as job:
+            async for event in job:
+                encoded[event.index] = self.api.in_pool(self._picture, event)
+            data = [await encoded[index] for index in range(self.request.num_images)]
+        answer = ImagesAnswer(
+            created=int(time.time()),
+            data=data,
+            output_format=self.body.format,
+            size=self._size,
+            usage=self._usage(self.request.num_images),
+            model=self.api.engine.pipeline.name,
+            steps=self.request.path.steps,
+            guidance_scale=self.request.guidance,
+            timing=self._timing(),
+            warnings=self.body.without_effect,
+        )
+        content = await self.api.in_pool(answer.model_dump_json)
+        return Response(content, media_type="application/json")
+
+    async def events(
+        self, receive: Receive
+    ) -> AsyncGenerator[Progress | PartialImage | Completed | None, None]:
+        """What a stream tells. None is said once the request is admitted, and when all is quiet."""
+        kinds = ["picture", "preview"] + ["progress"] * bool(self.body.progress)
+        total = self.api.engine.num_evaluations(self.request)
+        shown = [0] * self.request.num_images
+        before, quiet = -1, 0
+        with self.api.job(self.request, receive, kinds) as job:
+            yield None
+            while True:
+                queued = job.num_before if self.body.progress else None
+                if queued not in (None, before):
+                    before, quiet = queued, 0
+                    yield Progress(index=0, evaluation=0, num_evaluations=total, waiting=queued)
+                event = await job.next(POLL_SECONDS)
+                quiet = 0 if event else quiet + 1
+                if event is None:
+                    if quiet % QUIET_POLLS == 0:
+                        yield None
+                elif event.kind == "done":
+                    return
+                elif event.kind == "progress":
+                    yield Progress(
+                        index=event.index, evaluation=event.evaluation, num_evaluations=total
+                    )
+                elif event.kind == "preview":
+                    yield await self.api.in_pool(self._partial, event, shown[event.index])
+                    shown[event.index] += 1
+                else:
+                    yield await self.api.in_pool(self._completed, event)
+
+    @property
+    def _size(self) -> str:
+        return "{}x{}".format(*self.request.size)
+
+    def _timing(self) -> Timing:
+        return Timing(seconds=round(time.perf_counter() - self.started, 4))
+
+    def _usage(self, num_images: int) -> Usage:
+        pipeline, request = self.api.engine.pipeline, self.request
+        texts = [text for text in (request.prompt, request.negative_prompt) if text]
+        given = sum(len(pipeline.text.tokenize(text)) for text in texts)
+        made = pipeline.num_tokens(request.size) * num_images
+        return Usage(
+            input_tokens=given,
+            input_tokens_details=Tokens(text_tokens=given, image_tokens=0),
+            output_tokens=made,
+            output_tokens_details=Tokens(text_tokens=0, image_tokens=made),
+            total_tokens=given + made,
+        )
+
+    def _encode(self, event: Event, known: bool) -> bytes:
+        pixels_HWC = event.picture
+        assert isinstance(pixels_HWC, np.ndarray)
+        compression = self.body.output_compression
+        pipeline = self.api.engine.pipeline
+        return encode_picture(
+            pixels_HWC,
+            self.body.format,
+            100 if compression is None else compression,
+            parameters(pipeline, self.request, event.index) if known else None,
+        )
+
+    def _picture(self, event: Event) -> InlinePicture | LinkedPicture:
+        content, seed = self._encode(event, known=True), self.request.seed + event.index
+        if self.body.response_format == "url":
+            name = self.api.files.put(content, self.body.format)
+            url = str(self.http.base_url.replace(path=f"/files/{name}"))
+            return LinkedPicture(url=url, seed=seed)
+        return InlinePicture(b64_json=_base64(content), seed=seed)
+
+    def _partial(self, event: Event, number: int) -> PartialImage:
+        return PartialImage(
+            b64_json=_base64(self._encode(event, known=False)),
+            partial_image_index=number,
+            created_at=int(time.time()),
+            output_format=self.body.format,
+            size=self._size,
+            index=event.index,
+            evaluation=event.evaluation,
+            num_evaluations=event.num_evaluations,
+        )
+
+    def _completed(self, event: Event) -> Completed:
+        return Completed(
+            b64_json=_base64(self._encode(event, known=True)),
+            created_at=int(time.time()),
+            output_format=self.body.format,
+            size=self._size,
+            usage=self._usage(1),
+            index=event.index,
+            seed=self.request.seed + event.index,
+            timing=self._timing(),
+            warnings=self.body.without_effect,
+        )
+
+
+async def read_body(http: Request, limit: int) -> bytes:
+    """Raises ApiError (413), and ClientDisconnect."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in http.stream():
+        size += len(chunk)
+        if size <= limit:
+            chunks.append(chunk)
+        elif size > READ_ON * limit:
+            break
+    if size > limit:
+        message = f"body: got more than {limit} bytes; allowed: at most {limit} bytes"
+        raise ApiError(413, message, code="body_too_large")
+    return b"".join(chunks)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

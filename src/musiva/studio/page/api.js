@@ -1,0 +1,199 @@
+// @ts-check
+/** The server's HTTP API: JSON answers, and pictures as server-sent events. */
+
+import { toJson } from "./parameters.js";
+
+/** @typedef {import("./parameters.js").Parameters} Parameters */
+/**
+ * @typedef {Object} Model what /v1/models tells: defaults and limits
+ * @property {string} id
+ * @property {string} size
+ * @property {string[]} sizes
+ * @property {number} size_multiple
+ * @property {number} min_side
+ * @property {number} max_side
+ * @property {number} max_images
+ * @property {number} steps
+ * @property {number} max_steps
+ * @property {number} guidance_scale
+ * @property {number} max_guidance_scale
+ * @property {string} sampler
+ * @property {string[]} samplers
+ * @property {Record<string, string[]>} spacings of each sampler
+ * @property {number | null} shift null where a shift has no meaning
+ */
+/**
+ * @typedef {Object} Health
+ * @property {string} status
+ * @property {string} model
+ * @property {number} waiting
+ * @property {number} running
+ * @property {string} instance a new one at each start of the server
+ * @property {string} version
+ */
+/**
+ * @typedef {Object} PictureEvent
+ * @property {string} type
+ * @property {string} [b64_json]
+ * @property {string} [output_format]
+ * @property {number} [index] which picture of the request
+ * @property {number} [evaluation]
+ * @property {number} [num_evaluations]
+ * @property {number | null} [waiting] requests before it, null once it runs
+ * @property {string[]} [warnings]
+ * @property {{message: string, type?: string, code?: string, param?: string}} [error]
+ */
+
+export const PREVIEWS = 8;
+
+/** The server answered, and the answer is an error. */
+export class ApiError extends Error {
+  /**
+   * @param {number} status
+   * @param {{message?: string, code?: string | null, param?: string | null}} error
+   * @param {number | null} retryAfter seconds
+   */
+  constructor(status, error, retryAfter = null) {
+    super(error.message ?? `The server answered ${status}.`);
+    this.status = status;
+    this.code = error.code ?? null;
+    this.param = error.param ?? null;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** There was no answer, or it broke off. */
+export class ConnectionLost extends Error {}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} options
+ * @param {string | null} key
+ * @returns {Promise<Response>} one that is ok; raises ApiError, ConnectionLost, AbortError
+ */
+async function ask(path, options, key) {
+  const headers = new Headers(options.headers);
+  if (key) headers.set("Authorization", `Bearer ${key}`);
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, cache: "no-store" });
+  } catch (error) {
+    throw lost(error);
+  }
+  if (response.ok) return response;
+  const answer = await response.json().catch(() => null);
+  throw new ApiError(response.status, answer?.error ?? {}, retryAfter(response.headers));
+}
+
+/**
+ * @template T
+ * @param {string} path
+ * @param {string | null} key
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<T>}
+ */
+async function readJson(path, key, signal) {
+  const response = await ask(path, { signal }, key);
+  try {
+    return await response.json();
+  } catch (error) {
+    throw lost(error);
+  }
+}
+
+/**
+ * @param {AbortSignal} signal
+ * @returns {Promise<Health>}
+ */
+export function readHealth(signal) {
+  return readJson("/healthz", null, signal);
+}
+
+/**
+ * @param {string | null} key
+ * @returns {Promise<Model>}
+ */
+export async function readModel(key) {
+  const { data } = await readJson("/v1/models", key);
+  return data[0];
+}
+
+/**
+ * Ask for pictures, and give what happens to them. Raises ApiError, ConnectionLost when the events
+ * end before the last picture is there or the connection breaks, AbortError when `signal` says so.
+ *
+ * @param {Parameters} parameters
+ * @param {{signal: AbortSignal, key: string | null}} options
+ * @returns {AsyncGenerator<PictureEvent>}
+ */
+export async function* generate(parameters, { signal, key }) {
+  const more = { stream: true, partial_images: PREVIEWS, progress: true };
+  const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
+  const body = toJson({ ...parameters, ...more });
+  const response = await ask("/v1/images/generations", { method: "POST", headers, body, signal }, key);
+  if (!response.body) throw new ConnectionLost("no answer");
+  let missing = parameters.n ?? 1;
+  for await (const text of messages(response.body)) {
+    /** @type {PictureEvent} */
+    const event = JSON.parse(text);
+    if (event.type === "error") throw new ApiError(streamStatus(event), event.error ?? {});
+    yield event;
+    if (event.type === "image_generation.completed") missing -= 1;
+  }
+  if (missing > 0) throw new ConnectionLost("the answer ended early");
+}
+
+/**
+ * The data of server-sent events (HTML standard, 9.2), as they arrive in pieces of any length.
+ *
+ * @param {ReadableStream<Uint8Array>} stream
+ * @returns {AsyncGenerator<string>}
+ */
+export async function* messages(stream) {
+  const reader = stream.getReader();
+  const decoder = new TextDecoder();
+  let rest = "";
+  /** @type {string[]} */
+  let data = [];
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n|\r(?!$)/);
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
+        else if (line === "" && data.length) {
+          yield data.join("\n");
+          data = [];
+        }
+      }
+    }
+  } catch (error) {
+    throw lost(error);
+  } finally {
+    // Leaving early closes the connection, which is how the server learns of it.
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** @param {PictureEvent} event */
+function streamStatus(event) {
+  if (event.error?.type === "rate_limit_error") return 429;
+  if (event.error?.code === "unavailable") return 503;
+  return event.error?.type === "server_error" ? 500 : 400;
+}
+
+/** @param {Headers} headers */
+function retryAfter(headers) {
+  const text = headers.get("Retry-After");
+  if (text === null) return null;
+  const seconds = /^\d+$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / 1000;
+  return Number.isFinite(seconds) ? Math.max(seconds, 0) : null;
+}
+
+/** @param {unknown} error */
+function lost(error) {
+  if (error instanceof DOMException && error.name === "AbortError") return error;
+  return error instanceof TypeError ? new ConnectionLost(error.message) : error;
+}

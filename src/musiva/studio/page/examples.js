@@ -1,0 +1,33 @@
+// @ts-check
+/** Prompts to begin with, of the kind that the default model knows. */
+
+export const EXAMPLES = [
+  "a fox left of a pine tree on grass",
+  "a red apple",
+  "an octopus on a blue background",
+  "a rocket right of a full moon on a dark blue gradient",
+  "smiling face with sunglasses",
+  "a cactus between two suns on sand",
+  "a slice of pizza on a yellow background",
+  "a penguin left of a snowman on snow",
+  "a hot air balloon above a house on a light blue gradient",
+  "a strawberry",
+  "a whale below a sailboat on water",
+  "a cat right of a birthday cake on a pink background",
+  "a ladybug left of a four leaf clover on grass",
+  "a robot on a gray background",
+  "a guitar",
+  "an owl left of a tree on a purple gradient",
+];
+
+/**
+ * Some of them, by chance.
+ *
+ * @param {number} number
+ * @param {string} [except]
+ */
+export function pick(number, except) {
+  const others = EXAMPLES.filter((one) => one !== except);
+  const keyed = others.map((one) => /** @type {const} */ ([Math.random(), one]));
+  return keyed.sort(([a], [b]) => a - b).slice(0, number).map(([, one]) => one);
+}

@@ -1,0 +1,261 @@
+// @ts-check
+/** The form: what is asked for next, checked against the model's limits, kept while it is written. */
+
+import { at } from "./dom.js";
+import { pick } from "./examples.js";
+import { keep, load } from "./kept.js";
+import { tell } from "./notices.js";
+import { problems, randomSeed } from "./parameters.js";
+
+/** @typedef {import("./api.js").Model} Model */
+/** @typedef {import("./parameters.js").Parameters} Parameters */
+/** @typedef {import("./parameters.js").Name} Name */
+/** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Control */
+
+const OTHER = "other";
+/** The control of each field; its message is in #NAME-error. */
+const CONTROLS = /** @type {const} */ ([
+  "prompt", "size", "width", "height", "steps", "seed", "sampler", "guidance_scale", "negative_prompt", "n",
+  "spacing", "shift",
+]);
+const SLIDERS = { steps: "steps-slider", guidance_scale: "guidance-slider" };
+
+export class Form {
+  /** @type {Model | null} */
+  model = null;
+  #locked = false;
+
+  /** @param {(parameters: Parameters) => void} onSubmit */
+  constructor(onSubmit) {
+    const form = at("form", HTMLFormElement);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const parameters = this.read();
+      if (parameters) onSubmit(parameters);
+    });
+    form.addEventListener("input", (event) => this.#edited(/** @type {Control} */ (event.target)));
+    at("surprise").addEventListener("click", () => this.#surprise());
+    at("seed-lock").addEventListener("click", () => this.#lock(!this.#locked));
+    this.#write(/** @type {Record<string, string> | null} */ (load("tab", "form")) ?? {});
+  }
+
+  /**
+   * Take over the limits and defaults of a model; what is written stays.
+   *
+   * @param {Model} model
+   */
+  setModel(model) {
+    const written = this.#raw();
+    this.model = model;
+    const sizes = model.sizes.map((size) => new Option(size.replace("x", " × "), size));
+    at("size").replaceChildren(...sizes, new Option("Other size…", OTHER));
+    const samplers = model.samplers.map((name) => new Option(name, name));
+    at("sampler").replaceChildren(...samplers);
+    for (const [name, value] of Object.entries({ steps: model.steps, guidance_scale: model.guidance_scale })) {
+      control(name).setAttribute("placeholder", String(value));
+    }
+    const [width = "", height = ""] = model.size.split("x");
+    const basis = { size: model.size, width, height, sampler: model.sampler, n: "1" };
+    const numbers = { steps: String(model.steps), guidance_scale: String(model.guidance_scale) };
+    const given = Object.fromEntries(Object.entries(written).filter(([, value]) => value !== ""));
+    this.#write({ ...basis, ...numbers, ...given });
+    for (const id of ["width", "height"]) at(id).setAttribute("step", String(model.size_multiple));
+    const limits = { n: model.max_images, steps: model.max_steps, guidance_scale: model.max_guidance_scale };
+    for (const [id, limit] of Object.entries(limits)) at(id).setAttribute("max", String(limit));
+    at("shift-field").hidden = model.shift === null;
+    if (model.shift !== null) at("shift").setAttribute("placeholder", String(model.shift));
+  }
+
+  /** The parameters if they are allowed; else null, with the reasons shown. */
+  read() {
+    const parameters = this.#parameters();
+    this.clearErrors();
+    const found = this.model ? problems(parameters, this.model) : {};
+    if (Object.keys(found).length) {
+      this.showErrors(found);
+      return null;
+    }
+    if (!this.#locked) {
+      control("seed").value = parameters.seed = randomSeed();
+      this.#keep();
+    }
+    return parameters;
+  }
+
+  /**
+   * Take over the parameters of a picture, and its seed for good. What it does not say becomes the
+   * model's default.
+   *
+   * @param {Parameters} parameters
+   * @returns {() => void} puts back what was there before
+   */
+  fill(parameters) {
+    const before = { ...this.#raw(), locked: this.#locked ? "yes" : "" };
+    const [width = "", height = ""] = (parameters.size ?? this.model?.size ?? "").split("x");
+    /** @type {Record<string, string>} */
+    const texts = { width, height };
+    for (const [name, value] of Object.entries(parameters)) if (value !== undefined) texts[name] = String(value);
+    const listed = this.model?.sizes.includes(`${width}x${height}`);
+    texts.size = listed ? `${width}x${height}` : OTHER;
+    const { steps = "", guidance_scale = "", sampler = "" } = this.model ?? {};
+    const defaults = { steps: String(steps), guidance_scale: String(guidance_scale), sampler };
+    const empty = { negative_prompt: "", seed: "", spacing: "", shift: "", n: "1" };
+    this.clearErrors();
+    this.#write({ ...empty, ...defaults, ...texts, locked: parameters.seed === undefined ? "" : "yes" });
+    if (parameters.negative_prompt) at("more", HTMLDetailsElement).open = true;
+    return () => this.#write(before);
+  }
+
+  /**
+   * Whether the form still says what a request said, but for a drawn seed.
+   *
+   * @param {Parameters} parameters
+   */
+  says(parameters) {
+    return JSON.stringify({ ...this.#parameters(), seed: "" }) === JSON.stringify({ ...parameters, seed: "" });
+  }
+
+  /** @param {Partial<Record<string, string>>} errors by field; those of no field of ours are left out */
+  showErrors(errors) {
+    /** @type {HTMLElement | null} */
+    let first = null;
+    for (const name of CONTROLS) {
+      const place = document.getElementById(`${name}-error`);
+      const message = errors[name];
+      if (!place || !message) continue;
+      place.textContent = message;
+      place.hidden = false;
+      const shown = name === "size" && control("size").value === OTHER ? control("width") : control(name);
+      shown.setAttribute("aria-invalid", "true");
+      first ??= shown;
+    }
+    const more = at("more", HTMLDetailsElement);
+    if (first && more.contains(first)) more.open = true;
+    first?.focus();
+  }
+
+  clearErrors() {
+    for (const name of CONTROLS) clearError(name);
+  }
+
+  /** @returns {Parameters} as written, right or wrong */
+  #parameters() {
+    const raw = this.#raw();
+    const size = raw.size === OTHER ? `${raw.width}x${raw.height}` : raw.size;
+    const number = (/** @type {string | undefined} */ text) => (text ? Number(text) : undefined);
+    /** @type {Parameters} */
+    const parameters = {
+      prompt: raw.prompt ?? "",
+      negative_prompt: raw.negative_prompt || undefined,
+      size: size || undefined,
+      steps: number(raw.steps),
+      seed: (this.#locked && raw.seed) || undefined,
+      guidance_scale: number(raw.guidance_scale),
+      sampler: raw.sampler || undefined,
+      spacing: raw.spacing || undefined,
+      shift: number(raw.shift),
+      n: number(raw.n) ?? 1,
+    };
+    return parameters;
+  }
+
+  /** @returns {Record<string, string>} */
+  #raw() {
+    return Object.fromEntries(CONTROLS.map((name) => [name, written(control(name))]));
+  }
+
+  /** @param {Record<string, string>} texts */
+  #write(texts) {
+    for (const name of CONTROLS) {
+      const text = texts[name];
+      if (text === undefined) continue;
+      const element = control(name);
+      // A choice that this model does not offer is shown, so that it can be complained about.
+      const known = !(element instanceof HTMLSelectElement) || [...element.options].some((o) => o.value === text);
+      if (!known) element.append(new Option(text, text));
+      element.value = text;
+      if (name === "sampler") this.#offerSpacings(texts.spacing ?? "");
+    }
+    if (texts.locked !== undefined) this.#lock(texts.locked === "yes");
+    this.#follow();
+    this.#keep();
+  }
+
+  /** @param {string} wanted */
+  #offerSpacings(wanted) {
+    const names = this.model?.spacings[control("sampler").value] ?? [];
+    const all = names.includes(wanted) || !wanted ? names : [...names, wanted];
+    at("spacing").replaceChildren(new Option("the model's own", ""), ...all.map((name) => new Option(name, name)));
+  }
+
+  /** @param {Control} element that the user has changed */
+  #edited(element) {
+    const name = CONTROLS.find((one) => one === element.id);
+    const slider = Object.entries(SLIDERS).find(([, id]) => id === element.id)?.[0];
+    if (slider) control(slider).value = element.value;
+    if (element.id === "sampler") this.#offerSpacings("");
+    if (element.id === "seed") this.#lock(element.value.trim() !== "");
+    clearError(["width", "height"].includes(element.id) ? "size" : (name ?? slider ?? ""));
+    this.#follow();
+    this.#keep();
+  }
+
+  /** What depends on other controls. */
+  #follow() {
+    at("other-size").hidden = control("size").value !== OTHER;
+    for (const [name, id] of Object.entries(SLIDERS)) at(id, HTMLInputElement).value = control(name).value;
+  }
+
+  #keep() {
+    keep("tab", "form", { ...this.#raw(), locked: this.#locked ? "yes" : "" });
+  }
+
+  /** @param {boolean} locked */
+  #lock(locked) {
+    if (locked && control("seed").value.trim() === "") control("seed").value = randomSeed();
+    this.#locked = locked;
+    at("seed-lock").setAttribute("aria-pressed", String(locked));
+    at("seed-state").textContent = locked ? "Locked" : "Random";
+    this.#keep();
+  }
+
+  #surprise() {
+    const before = control("prompt").value;
+    const [prompt = ""] = pick(1, before);
+    this.suggest(prompt);
+    const undo = { label: "Undo", run: () => this.suggest(before) };
+    if (before.trim()) tell("Your prompt was replaced.", { topic: "surprise", action: undo });
+  }
+
+  /** @param {string} prompt */
+  suggest(prompt) {
+    clearError("prompt");
+    this.#write({ prompt });
+    control("prompt").focus();
+  }
+}
+
+/**
+ * @param {string} name
+ * @returns {Control}
+ */
+function control(name) {
+  return /** @type {Control} */ (at(name));
+}
+
+/** @param {Control} element whose text is taken to the letter where it is a prompt */
+function written(element) {
+  // Letters in a number field have no value, but they are not nothing.
+  if (element.validity.badInput) return "not a number";
+  return element instanceof HTMLTextAreaElement ? element.value : element.value.trim();
+}
+
+/** @param {string} name */
+function clearError(name) {
+  const place = document.getElementById(`${name}-error`);
+  if (!place) return;
+  place.hidden = true;
+  place.textContent = "";
+  const elements = name === "size" ? [control("size"), control("width"), control("height")] : [control(name)];
+  for (const element of elements) element.removeAttribute("aria-invalid");
+}

@@ -1,0 +1,135 @@
+// @ts-check
+/** The large view: the request that runs, with its previews, or the pictures made last. */
+
+import { addressOf } from "./addresses.js";
+import { at, button, h, icon } from "./dom.js";
+import { pick } from "./examples.js";
+import { indices } from "./queue.js";
+import { shown } from "./parameters.js";
+
+/** @typedef {import("./pictures.js").Picture} Picture */
+/** @typedef {import("./pictures.js").PictureStore} PictureStore */
+/** @typedef {import("./queue.js").Request} Request */
+/** @typedef {{prompt: string, size: string, address: string | null, picture: Picture | null}} Cell */
+
+const SKELETON_TILES = 36;
+const EXAMPLES_SHOWN = 4;
+
+export class Stage {
+  /** What is shown, so that nothing is built anew for each preview. */
+  #shape = "";
+
+  /**
+   * @param {PictureStore} store
+   * @param {{open: (picture: Picture) => void, suggest: (prompt: string) => void}} actions
+   */
+  constructor(store, actions) {
+    this.store = store;
+    this.actions = actions;
+  }
+
+  /**
+   * @param {Request | null} request the one under way
+   * @param {boolean} loaded whether it is known that there are no pictures
+   */
+  show(request, loaded) {
+    const cells = request ? this.#cellsOf(request) : this.#latest();
+    const shape = request ? `${request.id}:${cells.length}` : cells.map((cell) => cell.picture?.id).join() || `empty ${loaded}`;
+    const box = at("stage");
+    if (shape !== this.#shape) {
+      this.#shape = shape;
+      box.replaceChildren(...(cells.length || !loaded ? cells.map((cell) => this.#build(cell)) : [this.#empty()]));
+      box.dataset.cells = String(cells.length);
+      box.dataset.shape = cells.length || !loaded ? "pictures" : "empty";
+    }
+    cells.forEach((cell, index) => this.#update(/** @type {HTMLElement} */ (box.children[index]), cell));
+    const [first] = cells;
+    at("stage-caption").textContent = request || !first?.picture ? "" : describe(first.picture, cells.length);
+  }
+
+  /**
+   * @param {Request} request
+   * @returns {Cell[]}
+   */
+  #cellsOf(request) {
+    return indices(request).map((index) => {
+      const picture = this.store.get(`${request.id}-${index}`);
+      const address = picture ? addressOf(picture) : (request.progress.get(index)?.preview ?? null);
+      const { prompt, size = "1x1" } = request.parameters;
+      return { prompt, size, address, picture };
+    });
+  }
+
+  /** @returns {Cell[]} the pictures of the newest request */
+  #latest() {
+    const all = this.store.all();
+    const pictures = all.filter((picture) => picture.request === all[0]?.request);
+    pictures.sort((a, b) => (a.id < b.id ? -1 : 1));
+    return pictures.map((picture) => {
+      const size = `${picture.width}x${picture.height}`;
+      return { prompt: picture.parameters.prompt, size, address: addressOf(picture), picture };
+    });
+  }
+
+  /** @param {Cell} cell */
+  #build(cell) {
+    const skeleton = h("div", { class: "skeleton", "aria-hidden": "true" });
+    skeleton.append(...Array.from({ length: SKELETON_TILES }, () => h("span")));
+    const image = h("img", { class: "picture", alt: "", hidden: true });
+    const open = h("button", { type: "button", class: "stage-cell", disabled: true }, skeleton, image);
+    open.style.setProperty("aspect-ratio", cell.size.replace("x", " / "));
+    const [width = 1, height = 1] = cell.size.split("x").map(Number);
+    open.style.setProperty("--ratio", String(width / height));
+    return open;
+  }
+
+  /**
+   * @param {HTMLElement} element
+   * @param {Cell} cell
+   */
+  #update(element, { prompt, address, picture }) {
+    const image = element.querySelector("img");
+    if (!image || !(element instanceof HTMLButtonElement)) return;
+    if (address && image.getAttribute("src") !== address) image.src = address;
+    image.hidden = !address;
+    image.alt = picture ? prompt : `Preview: ${prompt}`;
+    element.classList.toggle("is-preview", !picture && Boolean(address));
+    element.disabled = !picture;
+    element.title = picture ? "Show all about this picture" : "";
+    element.onclick = picture && (() => this.actions.open(picture));
+  }
+
+  #empty() {
+    const chips = pick(EXAMPLES_SHOWN).map((prompt) =>
+      h("button", { type: "button", class: "chip", text: prompt, click: () => this.actions.suggest(prompt) }),
+    );
+    const mark = icon("mark");
+    mark.classList.add("large-mark");
+    return h("div", { class: "empty" }, mark,
+      h("p", { class: "empty-title", text: "What should the picture show?" }),
+      h("p", { class: "soft", text: "Write a prompt and generate, or begin with one of these." }),
+      h("div", { class: "chips" }, ...chips));
+  }
+}
+
+/**
+ * @param {Picture} picture
+ * @param {number} number
+ */
+function describe(picture, number) {
+  const { parameters, seconds } = picture;
+  const facts = [shown("size", parameters), `${parameters.steps ?? "?"} steps`, `${seconds.toFixed(1)} s`];
+  if (number === 1) facts.splice(2, 0, `seed ${parameters.seed}`);
+  return `${parameters.prompt} · ${facts.join(" · ")}`;
+}
+
+/** The switch between enlarged pictures and their natural size, for all views. */
+export function naturalSizeButton() {
+  const toggle = button({ icon: "natural", label: "Natural size" }, () => {
+    const natural = document.documentElement.toggleAttribute("data-natural");
+    for (const one of document.querySelectorAll(".natural-size")) one.setAttribute("aria-pressed", String(natural));
+  });
+  toggle.classList.add("natural-size");
+  toggle.setAttribute("aria-pressed", "false");
+  return toggle;
+}

@@ -1,0 +1,198 @@
+"""The published document against what the server really does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+from fastapi.testclient import TestClient
+from starlette.routing import Route
+
+from musiva.engine import Engine, Pipeline
+from musiva.server import AppConfig, create_app
+from musiva.telemetry import Metrics
+from tests.server.live import events_in, wait_until
+
+URL = "/v1/images/generations"
+KEY = "sk-secret"
+
+
+class Documented:
+    """Holds answers against the document; `seen` says which statuses were shown."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+        self.document = client.get("/openapi.json").json()
+        self.seen: set[tuple[str, str]] = set()
+
+    def check(self, instance: object, schema: dict[str, Any]) -> None:
+        whole = {**schema, "components": self.document["components"]}
+        jsonschema.Draft202012Validator(whole).validate(instance)
+
+    def ask(
+        self, status: int, method: str, path: str, *, at: str | None = None, **more: Any
+    ) -> Any:
+        more["headers"] = {"Authorization": f"Bearer {KEY}", **more.get("headers", {})}
+        response = self.client.request(method, at or path, **more)
+        assert response.status_code == status, response.text
+        documented = self.document["paths"][path][method.lower()]["responses"][str(status)]
+        kind = response.headers["content-type"].split(";")[0]
+        schema = documented["content"][kind].get("schema")
+        if kind == "application/json":
+            self.check(response.json(), schema)
+        elif kind == "text/event-stream":
+            for event in events_in(response.content):
+                self.check(event, schema)
+        for name in documented.get("headers", {}):
+            assert name.lower() in response.headers
+        self.seen.add((path, str(status)))
+        return response
+
+
+@pytest.fixture(scope="module")
+def documented(pipeline: Pipeline) -> Iterator[Documented]:
+    config = AppConfig(api_key=KEY, max_waiting=1)
+    with (
+        Engine(pipeline) as engine,
+        TestClient(create_app(engine, metrics=Metrics(), config=config)) as client,
+    ):
+        yield Documented(client)
+
+
+def test_every_documented_answer_is_given_as_documented(
+    documented: Documented, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = documented.ask
+    body = {"prompt": "a fox", "n": 2, "steps": 4}
+    ask(200, "POST", URL, json=body)
+    url = ask(200, "POST", URL, json={**body, "style": "vivid", "response_format": "url"})
+    stream = ask(200, "POST", URL, json={**body, "stream": True, "partial_images": 2})
+    assert "partial_image" in stream.text
+    assert "progress" in ask(200, "POST", URL, json={**body, "stream": True, "progress": True}).text
+    ask(400, "POST", URL, json={})
+    ask(404, "POST", URL, json={**body, "model": "other"})
+    ask(413, "POST", URL, content=b" " * ((1 << 20) + 1))
+    ask(400, "POST", "/v1/images/edits", content=b"x")
+    ask(400, "POST", "/v1/images/variations", content=b"x")
+    ask(200, "GET", "/v1/models")
+    ask(200, "GET", "/v1/models/{name}", at="/v1/models/tiny")
+    ask(404, "GET", "/v1/models/{name}", at="/v1/models/other")
+    at = url.json()["data"][0]["url"].split("testserver")[1]
+    ask(200, "GET", "/files/{name}", at=at)
+    ask(404, "GET", "/files/{name}", at="/files/none.png")
+    ask(200, "GET", "/healthz")
+    ask(200, "GET", "/metrics")
+    for method, path, at in (
+        ("POST", URL, URL),
+        ("POST", "/v1/images/edits", "/v1/images/edits"),
+        ("POST", "/v1/images/variations", "/v1/images/variations"),
+        ("GET", "/v1/models", "/v1/models"),
+        ("GET", "/v1/models/{name}", "/v1/models/tiny"),
+    ):
+        ask(401, method, path, at=at, headers={"Authorization": "Bearer wrong"})
+    _ask_in_need(documented, pipeline, monkeypatch)
+    listed = {
+        (path, status)
+        for path, methods in documented.document["paths"].items()
+        for operation in methods.values()
+        for status in operation["responses"]
+    }
+    assert listed == documented.seen
+
+
+def _ask_in_need(
+    documented: Documented, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """429, 500 and 503."""
+    client, body = documented.client, {"prompt": "a fox", "steps": 1000, "size": "128x128"}
+    assert client.portal is not None
+    key = {"Authorization": f"Bearer {KEY}"}
+    long = client.portal.start_task_soon(lambda: _post(client.app, body, key))
+    wait_until(lambda: client.get("/healthz").json()["running"] == 1)
+    documented.ask(429, "POST", URL, json={"prompt": "a fox"})
+    client.portal.call(client.app.state.stopping.set)  # type: ignore[attr-defined]
+    assert long.result(10).status_code == 503
+    documented.ask(503, "POST", URL, json={"prompt": "a fox"})
+    config = AppConfig(api_key=KEY)
+    with Engine(pipeline) as engine:
+        app = create_app(engine, metrics=Metrics(), config=config)
+        documented.client = TestClient(app, raise_server_exceptions=False)
+        with monkeypatch.context() as patch:
+            patch.setattr("musiva.server.generations.encode_picture", None)
+            documented.ask(500, "POST", URL, json={"prompt": "a fox", "steps": 1})
+    documented.ask(503, "GET", "/healthz")
+    documented.client = client
+
+
+async def _post(app: Any, body: object, headers: dict[str, str]) -> Any:
+    import httpx
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.post(URL, json=body, headers=headers)
+
+
+def test_paths_and_methods_are_those_of_the_app(documented: Documented) -> None:
+    hidden = {"/", "/studio/{name}", "/openapi.json"}
+    routes = {
+        (route.path.replace(":path", ""), method.lower())
+        for route in documented.client.app.routes  # type: ignore[attr-defined]
+        if isinstance(route, Route) and route.path not in hidden
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    listed = {
+        (p, method) for p, methods in documented.document["paths"].items() for method in methods
+    }
+    assert listed == routes
+
+
+def test_no_status_is_listed_that_is_never_sent(documented: Documented) -> None:
+    text = json.dumps(documented.document)
+    assert '"422"' not in text
+    assert "HTTPValidationError" not in text
+
+
+def test_the_key_is_documented_only_where_it_is_asked_for(
+    documented: Documented, client: TestClient
+) -> None:
+    open_document = client.get("/openapi.json").json()
+    assert "securitySchemes" not in open_document["components"]
+    assert '"401"' not in json.dumps(open_document)
+    post = documented.document["paths"][URL]["post"]
+    assert post["security"] == [{"key": []}]
+
+
+def test_the_examples_are_taken(documented: Documented) -> None:
+    content = documented.document["paths"][URL]["post"]["requestBody"]["content"]
+    schema = content["application/json"]["schema"]
+    for example in content["application/json"]["examples"].values():
+        documented.check(example["value"], schema)
+
+
+# Values of every kind for every field; the schema and the server have to agree on each.
+VALUES = (None, True, False, -1, 0, 1, 2, 1.5, 50, 100, 1001, 2**63, "", "a fox", [], {})
+WORDS = ("auto", "33x33x33", "png", "url", "high", "low", "opaque", "vivid", "euler", "karras")
+# What depends on the model, and on other fields, no schema can say.
+FREE_TEXT = {"model", "sampler", "spacing", "prompt", "negative_prompt"}
+ONLY_WITH_OTHERS = {"partial_images", "progress", "output_compression"}
+
+
+def test_the_schema_and_the_server_agree_on_every_field(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["ImagesBody"]
+    validator = jsonschema.Draft202012Validator(schema)
+    compared = 0
+    for field in schema["properties"]:
+        for value in (*VALUES, *WORDS):
+            body = {"prompt": "a fox", "steps": 1, field: value}
+            allowed = validator.is_valid(body)
+            if allowed and (
+                (field in FREE_TEXT and isinstance(value, str)) or field in ONLY_WITH_OTHERS
+            ):
+                continue
+            answer = client.post(URL, json=body)
+            assert answer.status_code == (200 if allowed else 400), (field, value, answer.text)
+            compared += 1
+    assert compared > 400
