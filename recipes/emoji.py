@@ -4,7 +4,8 @@
 
 Everything lies below `runs/emoji/`; running it again continues where it was. At the end, and with
 `python recipes/emoji.py export DIRECTORY` at any moment, the averaged weights are written as a
-diffusers directory.
+diffusers directory. Where no checkpoint is, `python recipes/emoji.py adopt DIRECTORY STEP` makes
+one from such a directory, to train on from its weights.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import sys
 from pathlib import Path
 
 from emoji_denoiser import DenoiserTask, Phase, Source
+from emoji_exam import Examiner
 from emoji_export import export_model
-from emoji_samples import sample_sheet
+from emoji_restart import adopt
+from emoji_samples import sample_sheet, size_sheet, unseen_sheet
 from emoji_vae import VaeTask, export_vae
 from musiva.core.errors import InvalidInput
+from musiva.engine import Engine
 from musiva.train import Ema, Objective, Optimizer, Stage, Trainer, train
 
 __all__ = ["STAGES", "config"]
@@ -75,14 +79,14 @@ def denoiser() -> Stage[DenoiserTask]:
     early, late = Objective.Config(time_mean=1.0), Objective.Config(time_mean=0.4)
     phases = (
         Phase(start=0, shares=names, plain=0.9, white=1.0, rows=512, objective=early),
-        Phase(start=4000, shares=places, plain=0.4, white=0.4, rows=2048, objective=early),
-        Phase(start=9000, shares=sizes, plain=0.3, white=0.5, rows=2048, objective=late),
+        Phase(start=3000, shares=places, plain=0.4, white=0.4, rows=2048, objective=early),
+        Phase(start=6000, shares=sizes, plain=0.3, white=0.5, rows=2048, objective=late),
     )
     directory = RUNS / "denoiser"
 
     def finish(trainer: Trainer) -> None:
         export_model(directory, VAE, RUNS / "export")
-        sample_sheet(directory, VAE, directory / "samples.png", pixels=128)
+        sample_sheet(directory, VAE, directory / "samples.png")
 
     return Stage(
         name="denoiser",
@@ -95,8 +99,8 @@ def denoiser() -> Stage[DenoiserTask]:
             phases=phases,
         ),
         trainer=Trainer.Config(
-            steps=18000,
-            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(12000, 18000)),
+            steps=11500,
+            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(8500, 11500)),
             ema=Ema.Config(decay=0.999),
             workers=2,
         ),
@@ -105,14 +109,23 @@ def denoiser() -> Stage[DenoiserTask]:
 
 
 def main(command: str, *arguments: str) -> None:
-    """`vae` or `denoiser` trains that stage; `export DIRECTORY` and `samples FILE` use what is
-    there.
+    """`vae` or `denoiser` trains that stage; `export DIRECTORY`, `adopt DIRECTORY STEP`, `samples
+    FILE` and `pictures DIRECTORY` use what is there.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if command == "export":
         print("step", export_model(RUNS / "denoiser", VAE, Path(*arguments)))
     elif command == "samples":
         print("step", sample_sheet(RUNS / "denoiser", VAE, Path(*arguments)))
+    elif command == "adopt":
+        source, step = arguments
+        adopt(denoiser(), Path(source), VAE, step=int(step))
+    elif command == "pictures":
+        (directory,) = arguments
+        with Engine.load("default") as engine:
+            unseen_sheet(engine, Examiner(DATA)).save(Path(directory) / "unseen.png")
+            sheet = size_sheet(engine, "a fox left of a pine tree on grass")
+            sheet.save(Path(directory) / "sizes.png")
     else:
         for line in train(config(command)):
             shown = ("step", "loss", "grad_norm", "per_second", "epoch")

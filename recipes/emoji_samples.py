@@ -1,88 +1,86 @@
-"""A sheet of pictures from the averaged weights of a run in progress: one row per prompt."""
+"""Sheets of pictures: what a run draws so far, and the two grids of the README.
+
+python recipes/emoji.py samples FILE          the newest checkpoint, one row per prompt
+python recipes/emoji.py pictures DIRECTORY    the shipped model: unseen.png and sizes.png
+"""
 
 from __future__ import annotations
 
+import tempfile
+import textwrap
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from tokenizers import Tokenizer
+from PIL import Image, ImageDraw, ImageFont
 
-from emoji_denoiser import TEXT_CONFIG, TRANSFORMER_CONFIG
-from emoji_export import below
-from emoji_text import MAX_TOKENS
-from emoji_vae import load_vae
-from musiva.core.errors import BadCheckpoint
-from musiva.core.pack import Pack, patchify, unpatchify
-from musiva.engine.runner import PlainRun, forward
-from musiva.models import pixart
-from musiva.models.base import Inputs
-from musiva.models.text.t5 import T5Encoder
-from musiva.train import load_latest
+from emoji_exam import Examiner
+from emoji_export import export_model
+from musiva.engine import Engine
 from musiva.train.report import grid
 
-__all__ = ["PROMPTS", "sample_sheet"]
+__all__ = ["PROMPTS", "sample_sheet", "size_sheet", "unseen_sheet"]
 
 PROMPTS = (
     "a fox", "a red heart", "a smiling face", "pizza", "a cat face", "a green apple", "a house",
-    "a rocket", "a dog", "a flower", "a blue circle", "a tree", "an umbrella", "a car", "a fish",
-    "a banana on a blue background",
+    "a rocket", "a dog", "a clock showing half past two", "a police officer", "an umbrella",
+    "a car on grass", "a banana on a blue background", "a fox left of a pine tree on grass",
+    "a whale above a crab on water", "a robot on the left, a pizza in the middle and a cat on the "
+    "right on a gradient from yellow to pink",
+    "a big sun in the middle and a small bird in the top left on a cloudy sky",
 )  # fmt: skip
+SIDES = (64, 80, 96, 112, 128)
+LINE_PIXELS = 11
 
 
-@torch.inference_mode()
 def sample_sheet(
-    run: Path, vae: Path, path: Path, *, pixels: int = 64, steps: int = 28, guidance: float = 4.0,
-    prompts: Sequence[str] = PROMPTS, per_prompt: int = 4, shift: float = 1.5, ema: bool = True,
+    run: Path, vae: Path, path: Path, *, pixels: int = 128, steps: int | None = None,
+    prompts: Sequence[str] = PROMPTS, per_prompt: int = 2,
 ) -> int:  # fmt: skip
-    """Draw the sheet with plain Euler steps; returns the training step. Raises BadCheckpoint before
-    the first.
+    """What the averaged weights of a run in progress draw; returns the training step. Raises
+    BadCheckpoint before the first checkpoint.
     """
-    checkpoint = load_latest(run / "checkpoints")
-    if checkpoint is None:
-        raise BadCheckpoint(f"{run}: no checkpoint yet")
-    weights = checkpoint.groups["ema" if ema else "model"]
-    denoiser = pixart.from_config(TRANSFORMER_CONFIG)
-    denoiser.load_state_dict(below(weights, "transformer."))
-    text_weights = below(weights, "text_encoder.")
-    text = T5Encoder.from_config({**TEXT_CONFIG, "vocab_size": len(text_weights["shared.weight"])})
-    text.load_state_dict(text_weights)
-    tokenizer = Tokenizer.from_file(str(run / "tokenizer" / "tokenizer.json"))
-    texts = [prompt for prompt in prompts for _ in range(per_prompt)]
-    ids = [
-        torch.tensor(tokenizer.encode(text_).ids[:MAX_TOKENS])
-        for text_ in texts + [""] * len(texts)
-    ]
-    side = pixels // 8
-    pack = Pack.build([(1, side, side)] * len(ids), [len(one) for one in ids])
-    text_TD = pack.gather(text(ids), "text")
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((len(texts), denoiser.in_channels, side, side), dtype=np.float32)
-    latents = [patchify(one, denoiser.patch)[0] for one in torch.from_numpy(noise)]
-    times = [shift * t / (1 + (shift - 1) * t) for t in np.linspace(1, 0, steps + 1)]
-    plain = PlainRun()
-    for now, after in pairwise(times):
-        inputs = Inputs(
-            latent_TC=pack.gather(latents * 2),
-            timestep_M=torch.full((pack.num_mod_rows,), 1000.0 * now),
-            text_TD=text_TD,
-        )
-        velocity = pack.split(forward(denoiser, inputs, pack, plain))
-        pairs = zip(velocity[: len(texts)], velocity[len(texts) :], strict=True)
-        latents = [
-            x + (after - now) * (without + guidance * (given - without))
-            for x, (given, without) in zip(latents, pairs, strict=True)
-        ]
-    autoencoder = load_vae(vae)
-    pictures = []
-    for latent_LC in latents:
-        latent_CHW = unpatchify(latent_LC, (1, side, side), denoiser.patch)
-        pixels_CHW = autoencoder.decode(autoencoder.unscale(latent_CHW[None]))[0].clamp(-1, 1)
-        pictures.append(
-            Image.fromarray(((pixels_CHW + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
-        )
-    grid(pictures, columns=4 * per_prompt).save(path)
-    return checkpoint.step
+    with tempfile.TemporaryDirectory() as directory:
+        step = export_model(run, vae, Path(directory))
+        with Engine.load(directory) as engine:
+            options = {"size": (pixels, pixels), "steps": steps, "num_images": per_prompt}
+            pictures = engine.generate(prompts, seed=1, **options)  # type: ignore[arg-type]
+    grid(pictures, columns=6 * per_prompt).save(path)
+    return step
+
+
+def unseen_sheet(engine: Engine, examiner: Examiner, *, columns: int = 6) -> Image.Image:
+    """Compositions that training never showed, two rows of pairs and one of skin tones, first ones
+    first, each above its prompt.
+    """
+    asked = examiner.questions("pairs", 2 * columns) + examiner.questions("tones", columns)
+    prompts = [question.prompt for question in asked]
+    pictures = engine.generate(prompts, seed=0)
+    labelled = [_labelled(one, two) for one, two in zip(pictures, prompts, strict=True)]
+    return grid(labelled, columns=columns, gap=8)
+
+
+def size_sheet(engine: Engine, prompt: str) -> Image.Image:
+    """One prompt at one seed in every size: widths grow to the right, heights downwards."""
+    gap = 8
+    edge = gap + sum(side + gap for side in SIDES)
+    sheet = Image.new("RGB", (edge, edge), "white")
+    top = gap
+    for height in SIDES:
+        left = gap
+        for width in SIDES:
+            (picture,) = engine.generate(prompt, size=(width, height), seed=1)
+            sheet.paste(picture, (left, top))
+            left += width + gap
+        top += height + gap
+    return sheet
+
+
+def _labelled(picture: Image.Image, text: str, lines: int = 5) -> Image.Image:
+    font = ImageFont.load_default(size=9)
+    labelled = Image.new("RGB", (picture.width, picture.height + lines * LINE_PIXELS), "white")
+    labelled.paste(picture)
+    wrapped = textwrap.wrap(text, width=picture.width // 5)[:lines]
+    draw = ImageDraw.Draw(labelled)
+    for i, line in enumerate(wrapped):
+        draw.text((1, picture.height + 1 + i * LINE_PIXELS), line, fill="black", font=font)
+    return labelled

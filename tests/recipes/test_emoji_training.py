@@ -11,8 +11,10 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from musiva.core.errors import InvalidInput
 from musiva.engine import Engine
 from musiva.train import Stage, load_recipe
 from tests.recipes.fakes import few_emoji
@@ -32,7 +34,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
     monkeypatch.chdir(tmp_path)
     few = {"pixels": 64, "steps": 1, "prompts": ("a red circle",), "per_prompt": 2}
     sheet = recipe.sample_sheet
-    monkeypatch.setattr(recipe, "sample_sheet", lambda *paths, pixels: sheet(*paths, **few))
+    monkeypatch.setattr(recipe, "sample_sheet", lambda *paths: sheet(*paths, **few))
     whole = recipe.config
 
     def short(stage: str) -> Stage:
@@ -92,3 +94,55 @@ def test_a_restart_gives_the_same_bytes(recipe: ModuleType, tmp_path: Path) -> N
     assert straight.keys() == resumed.keys()
     for name, tensor in straight.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_training_goes_on_from_an_exported_model(recipe: ModuleType, tmp_path: Path) -> None:
+    for stage in recipe.STAGES:
+        recipe.main(stage)
+    export, runs = tmp_path / "runs" / "export", tmp_path / "runs"
+    runs.rename(tmp_path / "elsewhere")
+    export = tmp_path / "elsewhere" / "export"
+    recipe.main("adopt", str(export), "4")
+    assert "step 4" in (runs / "denoiser" / "restarts.txt").read_text()
+    assert recipe.export_model(runs / "denoiser", recipe.VAE, tmp_path / "again") == 4
+    for part in ("transformer", "vae"):
+        first, again = (
+            load_file(root / part / "diffusion_pytorch_model.safetensors")
+            for root in (export, tmp_path / "again")
+        )
+        assert all(torch.equal(first[name], again[name]) for name in first)
+    with pytest.raises(InvalidInput, match="without checkpoints"):
+        recipe.main("adopt", str(export), "4")
+    recipe.main("denoiser")
+    assert recipe.export_model(runs / "denoiser", recipe.VAE, tmp_path / "last") == 5
+
+
+def test_sheets_show_every_size_and_every_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import emoji_samples
+    import emoji_scenes
+    from emoji_exam import Examiner
+
+    few_emoji(tmp_path, monkeypatch)
+    monkeypatch.setattr(emoji_scenes, "HELD_OUT_OF_100", 20)
+    monkeypatch.setattr(emoji_samples, "SIDES", (64, 80))
+    sizes = []
+
+    class Brush:
+        """Stands for an engine: grey pictures at once."""
+
+        def generate(
+            self, prompts: str | list[str], *, size: tuple[int, int] = (64, 64), seed: int
+        ) -> list[Image.Image]:
+            sizes.append(size)
+            return [
+                Image.new("RGB", size, "gray")
+                for _ in ([prompts] if isinstance(prompts, str) else prompts)
+            ]
+
+    sheet = emoji_samples.size_sheet(Brush(), "a red circle")  # type: ignore[arg-type]
+    assert sizes == [(64, 64), (80, 64), (64, 80), (80, 80)]
+    assert sheet.size == (8 + 72 + 88,) * 2
+    unseen = emoji_samples.unseen_sheet(Brush(), Examiner(tmp_path), columns=2)  # type: ignore[arg-type]
+    assert unseen.width == 2 * 64 + 3 * 8

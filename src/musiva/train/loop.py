@@ -141,6 +141,15 @@ class Trainer(Generic[P]):
         self.step = checkpoint.step
         return True
 
+    def restart(self, step: int) -> None:
+        """Take the modules' weights, wherever they came from, as this run's at `step`: the average
+        starts from them, the optimiser afresh. Raises InvalidInput.
+        """
+        if step < 0:
+            raise InvalidInput("step", step, "at least 0")
+        self.step = step
+        self.ema = self.config.ema.build(self._parameters)
+
     def save(self) -> Path:
         """Write a checkpoint of this moment."""
         groups = {
