@@ -19,6 +19,7 @@ SRC = ROOT / "src" / "musiva"
 ROWS = (
     ("core",),
     ("telemetry",),
+    ("client",),
     ("ops",),
     ("comm", "cost"),
     ("compiler",),
@@ -32,7 +33,6 @@ ROWS = (
     ("train",),
     ("perf", "fuzz"),
     ("studio",),
-    ("client",),
     ("server",),
     ("cli",),
 )

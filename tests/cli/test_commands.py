@@ -170,7 +170,8 @@ def test_a_long_run_is_kept(
 def test_bench_refuses_what_it_cannot_do(musiva: Musiva, tmp_path: Path) -> None:
     unknown = musiva("bench", "nothing", "--quick")
     assert unknown.code == 2
-    assert "NAME: got 'nothing'; allowed: generate, parity, server, suite" in unknown.err
+    assert f"NAME: got 'nothing'; allowed: {', '.join(sorted(benches.BENCHES))}" in unknown.err
+    assert {"fidelity", "generate", "parity", "server", "suite"} <= benches.BENCHES.keys()
     (tmp_path / "file").touch()
     unwritable = musiva("bench", "parity", "--json", tmp_path / "file" / "x.json")
     assert unwritable.code == 2

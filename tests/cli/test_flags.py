@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 
 from musiva.cli.parser import build_parser
+from musiva.perf.benches.base import BENCHES
 from musiva.perf.child import child_environment
 from tests.cli.conftest import Musiva
 
 MACHINE = {"--model", "--dtype", "--device", "--threads"}
 PICTURE = {"-n", "--size", "--steps", "--seed", "--guidance", "--negative"}
 SOURCES = {"--like", "--server"}
+OUT = {"--out", "--grid", "--force"}
 PATHS = {"--sampler", "--spacing", "--shift"}
-ACCESS = {"--api-key-file", "--cors-origin"}
+KEY = {"--api-key-file"}
 FROZEN = {
-    "generate": {"prompt", *SOURCES, "--out", "--grid", "--force", *PICTURE, *PATHS, *MACHINE},
-    "serve": {"--host", "--port", "--max-rows", "--max-waiting", *ACCESS, *MACHINE},
+    "generate": {"prompt", *SOURCES, *KEY, *OUT, *PICTURE, *PATHS, *MACHINE},
+    "serve": {"--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", *KEY, *MACHINE},
     "train": {"recipe", "stage", "argument"},
     "bench": {"name", "--json", "--quick"},
     "models": {"directory", "--json"},
@@ -45,6 +47,12 @@ def test_the_flags_are_frozen() -> None:
 def test_the_manual_names_every_flag(command: str) -> None:
     chapter = MANUAL.read_text(encoding="utf-8").split(f"## musiva {command}")[1].split("\n## ")[0]
     assert not [f for f in FROZEN[command] if f.startswith("-") and f"`{f}" not in chapter]
+
+
+def test_the_manual_and_the_help_name_every_bench(musiva: Musiva) -> None:
+    chapter = MANUAL.read_text(encoding="utf-8").split("## musiva bench")[1].split("\n## ")[0]
+    shown = musiva("bench", "--help").out
+    assert not [name for name in BENCHES if f"`{name}`" not in chapter or name not in shown]
 
 
 def test_help_and_version_need_no_torch() -> None:

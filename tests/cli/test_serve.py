@@ -6,26 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from musiva.cli.serve import read_key
-from musiva.core.errors import InvalidInput
 from musiva.server import AppConfig
 from tests.cli.conftest import Musiva
-
-
-@pytest.mark.parametrize("content", ["sk-1", "sk-1\n", " sk-1 \r\n\n"])
-def test_a_key_is_the_only_line_of_its_file(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "key"
-    path.write_bytes(content.encode())
-    assert read_key(path) == "sk-1"
-
-
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"sk-secret\nsk-other\n", "schlüssel".encode()])
-def test_files_that_hold_no_key(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "key"
-    path.write_bytes(content)
-    with pytest.raises(InvalidInput, match="api-key-file: got ") as caught:
-        read_key(path)
-    assert "secret" not in str(caught.value)
 
 
 def test_bad_options_are_told_before_anything_is_loaded(musiva: Musiva, tmp_path: Path) -> None:

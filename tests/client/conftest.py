@@ -1,17 +1,21 @@
-"""Both clients behind one call, so that every test holds for both."""
+"""Both clients behind one call, so that every test holds for both, and a real server."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from musiva.client import AsyncClient, Client, calls
 from musiva.client.retry import Retry
 from musiva.core.errors import MusivaError
+from musiva.engine import Engine, Pipeline, load_pipeline
+from musiva.telemetry import Metrics
+from tests.server.live import live_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +76,26 @@ async def _ask_async(
         except MusivaError as error:
             return Asked(got, error)
     return Asked(got)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A server, and the engine behind it."""
+
+    engine: Engine
+    url: str
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_model: Path) -> Pipeline:
+    return load_pipeline(tiny_model, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def live(pipeline: Pipeline) -> Iterator[Live]:
+    metrics = Metrics()
+    with (
+        Engine(pipeline, observe=metrics.observe) as engine,
+        live_server(engine, metrics) as (host, port),
+    ):
+        yield Live(engine, f"http://{host}:{port}")

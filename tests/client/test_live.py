@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,34 +14,13 @@ import pytest
 
 from musiva.client import AsyncClient, Client, Completed, Picture, Preview, Progress
 from musiva.core.errors import InvalidInput, Overloaded, Unavailable, UnknownModel
-from musiva.engine import Engine, Pipeline, load_pipeline
+from musiva.engine import Engine, Pipeline
 from musiva.server import create_app
 from musiva.telemetry import Metrics
-from tests.client.conftest import Ask
+from tests.client.conftest import Ask, Live
 from tests.server.live import live_server, wait_until
 
 SMALL = {"size": (16, 24), "steps": 3, "seed": 5}
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    engine: Engine
-    url: str
-
-
-@pytest.fixture(scope="module")
-def pipeline(tiny_model: Path) -> Pipeline:
-    return load_pipeline(tiny_model, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def live(pipeline: Pipeline) -> Iterator[Live]:
-    metrics = Metrics()
-    with (
-        Engine(pipeline, observe=metrics.observe) as engine,
-        live_server(engine, metrics) as (host, port),
-    ):
-        yield Live(engine, f"http://{host}:{port}")
 
 
 def array(picture: Picture | Preview) -> np.ndarray:
@@ -194,12 +171,13 @@ def test_the_examples_of_the_page_run(
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         assert "http://127.0.0.1:8400" in example
         exec(example.replace("http://127.0.0.1:8400", live.url), {})
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == ["(32, 32) 1 12", "tiny ok"]
+    assert "picture 0 (32, 32, 3)" in told
     assert told[-1].startswith("steps 0 a whole number from 1 to 1000")
     written = {path.name for path in tmp_path.iterdir()}
     assert {"fox.png", "fox-0.png", "fox-1.png", "hen.png"} <= written

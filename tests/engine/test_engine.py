@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from musiva.client import options_from
 from musiva.core.errors import (
     Cancelled,
     InvalidInput,
@@ -20,8 +21,8 @@ from musiva.core.errors import (
     Unavailable,
     UnknownModel,
 )
-from musiva.core.types import Kind, StepPlan, StepResult
-from musiva.engine import Engine, Event, InlineExecutor, Scheduler, StepLoop, load_pipeline
+from musiva.core.types import Event, Kind, StepPlan, StepResult
+from musiva.engine import Engine, InlineExecutor, Scheduler, StepLoop, load_pipeline
 from musiva.engine.pipeline import Pipeline
 
 
@@ -233,6 +234,15 @@ def test_given_latents_replace_the_noise(tiny_engine: Engine) -> None:
         tiny_engine.generate("a red fox", size=(32, 32), latents=[noise])
     with pytest.raises(InvalidInput, match="one per picture"):
         tiny_engine.generate("a red fox", size=(32, 48), latents=[noise, noise])
+
+
+def test_the_parameters_of_a_picture_give_it_again(tiny_engine: Engine) -> None:
+    said = {"size": (32, 48), "steps": 3, "seed": 7, "num_images": 2, "negative_prompt": "snow"}
+    body = tiny_engine.parameters(tiny_engine.request("a red fox", **said), 1)
+    prompt, options = options_from(body)
+    assert (options.pop("model"), options["seed"], body["size"]) == ("tiny", 8, "32x48")
+    again, second = tiny_engine.generate(prompt, **options), tiny_engine.generate(prompt, **said)[1]
+    assert np.array_equal(np.asarray(again[0]), np.asarray(second))
 
 
 def test_streams_progress_then_the_picture(tiny_engine: Engine) -> None:

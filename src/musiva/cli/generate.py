@@ -7,18 +7,20 @@ import secrets
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from musiva.cli.key import chosen_key, refused_key
 from musiva.cli.machine import load_engine
 from musiva.cli.pictures import Destination, png_of
 from musiva.cli.results import Results
 from musiva.core.env import Env
 from musiva.core.errors import InvalidInput, UnknownModel
-from musiva.core.types import Request
+from musiva.core.types import Event, Request
 
 if TYPE_CHECKING:
     from musiva.client import Options
-    from musiva.engine import Engine, Event
+    from musiva.engine import Engine
 
 __all__ = ["run"]
 
@@ -60,7 +62,7 @@ def run(arguments: Namespace, env: Env) -> int:
         if arguments.server is None:
             _locally(arguments, env, wanted, results)
         else:
-            _remotely(arguments, wanted, results)
+            _remotely(arguments, env, wanted, results)
     except InvalidInput as error:
         field = FLAGS.get(error.field, error.field)
         raise type(error)(field, error.value, error.allowed) from error
@@ -91,19 +93,29 @@ def _wanted(arguments: Namespace) -> Wanted:
     return Wanted(tuple(prompts), options, arguments.model, model)
 
 
-def _remotely(arguments: Namespace, wanted: Wanted, results: Results) -> None:
+def _remotely(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -> None:
     for flag in ("dtype", "device", "threads"):
         value = getattr(arguments, flag)
         if value is not None:
             raise InvalidInput(flag, value, "nothing beside --server, whose own choice it is")
+    file: Path | None = arguments.api_key_file
+    api_key = chosen_key(file, env)
     from musiva.cli.remote import generate_remotely
 
     options = cast("Options", {**wanted.options, "model": wanted.model or wanted.known})
-    with results:
-        generate_remotely(arguments.server, wanted.prompts, options, results)
+    try:
+        with results:
+            generate_remotely(arguments.server, wanted.prompts, options, results, api_key=api_key)
+    except InvalidInput as error:
+        if error.field == "api_key":
+            raise refused_key(file, env, error) from error
+        raise
 
 
 def _locally(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -> None:
+    if arguments.api_key_file is not None:
+        file = str(arguments.api_key_file)
+        raise InvalidInput("api-key-file", file, "nothing without --server, which it is for")
     chosen = {"model": _model(wanted), "dtype": arguments.dtype or "float32"}
     chosen |= {"device": arguments.device or "auto", "threads": arguments.threads}
     with load_engine(Namespace(**chosen), env) as engine:
@@ -138,7 +150,7 @@ def _collect(engine: Engine, requests: list[Request], results: Results) -> None:
             results.advance(place, event.index, event.evaluation, event.num_evaluations)
         elif event.kind == "picture":
             picture = Image.fromarray(event.picture)  # pyright: ignore[reportArgumentType]
-            content = png_of(picture, _note(engine, request, event.index))
+            content = png_of(picture, engine.parameters(request, event.index))
             results.add(place, event.index, request.seed + event.index, picture, content)
         elif event.error is not None:
             results.fail(event.error)
@@ -154,21 +166,3 @@ def _events(engine: Engine, requests: list[Request]) -> Iterator[Event]:
         event = events.get()
         left -= event.kind in ("done", "failed")
         yield event
-
-
-def _note(engine: Engine, request: Request, index: int) -> Mapping[str, object]:
-    """What it takes to make this picture again, in the words of the HTTP API."""
-    path = request.path
-    return {
-        "model": engine.pipeline.name,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "size": f"{request.size[0]}x{request.size[1]}",
-        "steps": path.steps,
-        "seed": request.seed + index,
-        "guidance_scale": request.guidance,
-        "quality": request.quality,
-        "sampler": path.sampler or engine.pipeline.noise.default_sampler(),
-        "spacing": path.spacing,
-        "shift": path.shift,
-    }

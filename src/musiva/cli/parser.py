@@ -146,6 +146,7 @@ def _generate(commands: Commands) -> None:
         metavar="URL",
         help="let this Musiva server draw, such as http://127.0.0.1:8400, instead of this machine",
     )
+    _key(p, "holds the key that --server asks for (default: MUSIVA_API_KEY, or no key)")
     _machine(p)
     # None tells what was not said: a picture of --like or a server may know better.
     p.set_defaults(model=None, dtype=None, device=None)
@@ -179,12 +180,7 @@ def _serve(commands: Commands) -> None:
         metavar="N",
         help="most requests at a time; more get 429 (default: 512)",
     )
-    p.add_argument(
-        "--api-key-file",
-        type=Path,
-        metavar="FILE",
-        help="holds the key that clients must send (default: MUSIVA_API_KEY, or no key)",
-    )
+    _key(p, "holds the key that clients must send (default: MUSIVA_API_KEY, or no key)")
     p.add_argument(
         "--cors-origin",
         action="append",
@@ -214,7 +210,7 @@ def _bench(commands: Commands) -> None:
         help="measure",
         description="Measure; correctness is checked first, and without it no speed is told.",
     )
-    p.add_argument("name", metavar="NAME", help="parity, generate, server or suite")
+    p.add_argument("name", metavar="NAME", help="fidelity, generate, parity, server or suite")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     p.add_argument(
         "--quick", action="store_true", help="under 3 minutes on 2 cores, with small samples"
@@ -238,6 +234,10 @@ def _doctor(commands: Commands) -> None:
         description="Tell what this machine offers, with a short probe of its kernels.",
     )
     p.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _key(p: argparse.ArgumentParser, what: str) -> None:
+    p.add_argument("--api-key-file", type=Path, metavar="FILE", help=what)
 
 
 def _machine(p: argparse.ArgumentParser) -> None:

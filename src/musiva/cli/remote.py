@@ -18,17 +18,28 @@ RETRIES = 5
 News = tuple[int, Event | MusivaError | None]
 
 
-def generate_remotely(url: str, prompts: Sequence[str], options: Options, results: Results) -> None:
+def generate_remotely(
+    url: str,
+    prompts: Sequence[str],
+    options: Options,
+    results: Results,
+    *,
+    api_key: str | None = None,
+) -> None:
     """One streamed request per prompt, side by side. What the server says of a prompt goes to
-    `results`; raises InvalidInput for the url, Unavailable for a picture that cannot be written.
+    `results`; raises InvalidInput for the url or the key, Unavailable for a picture that cannot be
+    written.
     """
-    asyncio.run(_generate(url, prompts, options, results))
+    client = AsyncClient(url, api_key=api_key, retries=RETRIES)
+    asyncio.run(_generate(client, prompts, options, results))
 
 
-async def _generate(url: str, prompts: Sequence[str], options: Options, results: Results) -> None:
+async def _generate(
+    client: AsyncClient, prompts: Sequence[str], options: Options, results: Results
+) -> None:
     news: asyncio.Queue[News] = asyncio.Queue()
     gate = asyncio.Semaphore(AT_A_TIME)
-    async with AsyncClient(url, retries=RETRIES) as client:
+    async with client:
         tasks = [
             asyncio.create_task(_listen(client, gate, place, prompt, options, news))
             for place, prompt in enumerate(prompts)

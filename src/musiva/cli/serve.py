@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
+from musiva.cli.key import chosen_key
 from musiva.cli.machine import set_threads
 from musiva.core.env import Env
-from musiva.core.errors import InvalidInput
 
 __all__ = ["run"]
 
 
 def run(arguments: Namespace, env: Env) -> int:
     """Serves until Ctrl-C or SIGTERM, which end it cleanly."""
-    file = arguments.api_key_file
-    api_key = env.api_key if file is None else read_key(file)
+    api_key = chosen_key(arguments.api_key_file, env)
     set_threads(arguments.threads, env)
     from musiva.engine import Engine, Scheduler
     from musiva.server import AppConfig, serve
@@ -37,16 +35,3 @@ def run(arguments: Namespace, env: Env) -> int:
         announce=lambda line: print(line, flush=True),
     )
     return 0
-
-
-def read_key(path: Path) -> str:
-    """The file's only line. Raises InvalidInput, which never shows what is in the file."""
-    allowed = "a text file with the key as its only line"
-    try:
-        lines = path.read_text(encoding="ascii").split("\n")
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not ASCII"
-        raise InvalidInput("api-key-file", str(path), f"{allowed} ({reason})") from error
-    if len([line for line in lines if line.strip()]) != 1 or not lines[0].strip():
-        raise InvalidInput("api-key-file", str(path), allowed)
-    return lines[0].strip()

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from musiva.client.async_client import AsyncClient, AsyncStream
 from musiva.client.client import Client, Stream
-from musiva.client.options import Options, options_from
+from musiva.client.options import EngineOptions, Options, options_from
 from musiva.client.pictures import Completed, Event, Picture, Preview, Progress
+from musiva.client.remote import RemoteEngine, RemoteStream
 from musiva.client.retry import Timeout
 from musiva.core.errors import Answer
 
@@ -21,11 +22,14 @@ __all__ = [
     "AsyncStream",
     "Client",
     "Completed",
+    "EngineOptions",
     "Event",
     "Options",
     "Picture",
     "Preview",
     "Progress",
+    "RemoteEngine",
+    "RemoteStream",
     "Stream",
     "Timeout",
     "options_from",

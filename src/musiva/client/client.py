@@ -26,10 +26,9 @@ class Client:
         with Client() as client:
             client.generate("a fox", size=(96, 96), seed=1)[0].save("fox.png")
 
-    api_key: sent as a bearer token, for servers behind something that wants one. timeout: a
-    `Timeout`, or the seconds to wait for an answer. retries: how often a request is sent again
-    after a connection that was refused or broke, or an answer 429 or 503. transport: what carries
-    the requests, for tests. Raises InvalidInput.
+    api_key: sent as a bearer token. timeout: a `Timeout`, or the seconds to wait for an answer.
+    retries: how often a request is sent again after a connection that was refused or broke, or an
+    answer 429 or 503. transport: what carries the requests, for tests. Raises InvalidInput.
 
     Every call raises what an engine in this process would (`musiva.errors`): InvalidInput and
     UnknownModel with the field, its value and what is allowed, Overloaded, Unavailable also for a

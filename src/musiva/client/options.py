@@ -11,10 +11,10 @@ from typing import BinaryIO, TypedDict
 
 from musiva.core.errors import InvalidInput
 
-__all__ = ["PUBLIC", "Options", "body_of", "options_from", "picture_call"]
+__all__ = ["PUBLIC", "EngineOptions", "Options", "body_of", "options_from", "picture_call"]
 
 # Python's words, which are the engine's, for what has another name in the HTTP API.
-WIRE = {"guidance": "guidance_scale", "num_images": "n"}
+WIRE = {"guidance": "guidance_scale", "num_images": "n", "previews": "partial_images"}
 PUBLIC = {wire: name for name, wire in WIRE.items()}
 SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 # Fields of a body that change nothing about one picture's pixels.
@@ -35,8 +35,9 @@ ASIDE = (
 )
 
 
-class Options(TypedDict, total=False):
-    """What a request may say beside its prompt; None, like saying nothing, is the model's own.
+class EngineOptions(TypedDict, total=False):
+    """What a request may say beside its prompt, to an engine in this process too; None, like saying
+    nothing, is the model's own.
 
     size                (width, height) in pixels
     steps               1 to 1000
@@ -46,10 +47,6 @@ class Options(TypedDict, total=False):
     negative_prompt     what to keep away from
     sampler, spacing    names, see `models()`
     shift               0.01 to 100, of a flow model's times
-    quality             100, or a word of OpenAI's
-    output_format       png (default), jpeg or webp
-    output_compression  0 to 100, of jpeg and webp: 100 loses least
-    model               name of the model; a server that serves another one refuses
     """
 
     size: tuple[int, int] | None
@@ -61,6 +58,17 @@ class Options(TypedDict, total=False):
     sampler: str | None
     spacing: str | None
     shift: float | None
+
+
+class Options(EngineOptions, total=False):
+    """What a request to a server may say beside its prompt.
+
+    quality             100, or a word of OpenAI's
+    output_format       png (default), jpeg or webp
+    output_compression  0 to 100, of jpeg and webp: 100 loses least
+    model               name of the model; a server that serves another one refuses
+    """
+
     quality: int | str | None
     output_format: str | None
     output_compression: int | None

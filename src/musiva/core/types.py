@@ -1,4 +1,4 @@
-"""The host records that everything speaks in: requests, plans, results. No torch here.
+"""The host records that everything speaks in: requests, plans, results, news. No torch here.
 
 A step is a plan: `schedule(state, clock) -> StepPlan` decides on the host, `execute(plan) ->
 StepResult` touches the device, `update(state, plan, result)` changes the record. Tensors are named
@@ -14,6 +14,7 @@ __all__ = [
     "DecodeItem",
     "DenoiseItem",
     "EncodeItem",
+    "Event",
     "Kind",
     "Outcome",
     "Path",
@@ -132,3 +133,21 @@ class StepResult:
     outcomes: tuple[Outcome, ...]
     seconds: float
     rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """News of a request: "progress" (of picture `index`), "preview", "picture", and at the end
+    "done" or "failed".
+
+    evaluation: model evaluations done of num_evaluations. picture: [H, W, 3] uint8 numpy array, of
+    a preview too.
+    """
+
+    request: str
+    kind: str
+    index: int = 0
+    evaluation: int = 0
+    num_evaluations: int = 0
+    picture: object | None = None
+    error: Exception | None = None

@@ -12,13 +12,12 @@ from musiva.engine.predict import Predictor, load_denoiser
 from musiva.engine.preview import LatentPreview
 from musiva.engine.runner import PlainRun, forward
 from musiva.engine.scheduler import Scheduler
-from musiva.engine.state import EngineState, Event
+from musiva.engine.state import EngineState
 
 __all__ = [
     "Defaults",
     "Engine",
     "EngineState",
-    "Event",
     "Executor",
     "InlineExecutor",
     "LatentPreview",

@@ -12,19 +12,22 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
 
 from musiva.core.errors import Cancelled, InvalidInput, Overloaded, Unavailable
 from musiva.core.pack import ROW_ALIGN
-from musiva.core.types import Path, Request
+from musiva.core.types import Event, Path, Request
 from musiva.engine.executor import InlineExecutor
 from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
-from musiva.engine.state import Event
 from musiva.samplers import Schedule, build_schedule
+
+if TYPE_CHECKING:
+    from musiva.client import RemoteEngine, Timeout
 
 __all__ = ["Engine"]
 
@@ -90,6 +93,22 @@ class Engine:
         result. Raises UnknownModel, BadCheckpoint, InvalidInput.
         """
         return cls(load_pipeline(model, dtype=dtype, device=device), config, observe=observe)
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout: Timeout | float | None = None,
+        retries: int = 2,
+    ) -> RemoteEngine:
+        """The engine of the Musiva server at `url`, for `generate` and `stream`; no model is loaded
+        here, and the server is asked only for pictures. Raises InvalidInput.
+        """
+        from musiva.client import RemoteEngine
+
+        return RemoteEngine(url, api_key=api_key, timeout=timeout, retries=retries)
 
     def __enter__(self) -> Engine:
         return self
@@ -180,6 +199,25 @@ class Engine:
         """Packed rows of all branches of one picture of a request."""
         branch_rows = -(-self.pipeline.num_tokens(request.size) // ROW_ALIGN) * ROW_ALIGN
         return branch_rows * (2 if request.guided else 1)
+
+    def parameters(self, request: Request, index: int) -> dict[str, object]:
+        """What gives picture `index` of a request again: a body for `POST /v1/images/generations`,
+        as pictures carry it (`musiva.core.provenance`).
+        """
+        path = request.path
+        return {
+            "model": self.pipeline.name,
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "size": f"{request.size[0]}x{request.size[1]}",
+            "steps": path.steps,
+            "seed": request.seed + index,
+            "guidance_scale": request.guidance,
+            "quality": request.quality,
+            "sampler": path.sampler or self.pipeline.noise.default_sampler(),
+            "spacing": path.spacing,
+            "shift": path.shift,
+        }
 
     def submit(
         self, request: Request, listener: Listener, *, latents: Sequence[Tensor] | None = None

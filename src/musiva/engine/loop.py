@@ -7,9 +7,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from musiva.core.types import Request, StepPlan, StepResult
+from musiva.core.types import Event, Request, StepPlan, StepResult
 from musiva.engine.scheduler import Scheduler
-from musiva.engine.state import EngineState, Event, SampleState, admit, cancel, update
+from musiva.engine.state import EngineState, SampleState, admit, cancel, update
 
 __all__ = ["Executor", "Observer", "StepLoop"]
 

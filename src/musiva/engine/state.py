@@ -12,13 +12,14 @@ from musiva.core.types import (
     DecodeItem,
     DenoiseItem,
     EncodeItem,
+    Event,
     Kind,
     Request,
     StepPlan,
     StepResult,
 )
 
-__all__ = ["EngineState", "Event", "SampleState", "Stage", "admit", "cancel", "update"]
+__all__ = ["EngineState", "SampleState", "Stage", "admit", "cancel", "update"]
 
 
 class Stage(Enum):
@@ -46,24 +47,6 @@ class SampleState:
         """The prompt of each branch, the conditional one first."""
         request = self.request
         return (request.prompt, request.negative_prompt) if request.guided else (request.prompt,)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """News of a request: "progress" (of picture `index`), "preview", "picture", and at the end
-    "done" or "failed".
-
-    evaluation: model evaluations done of num_evaluations. picture: [H, W, 3] uint8 numpy array, of
-    a preview too.
-    """
-
-    request: str
-    kind: str
-    index: int = 0
-    evaluation: int = 0
-    num_evaluations: int = 0
-    picture: object | None = None
-    error: Exception | None = None
 
 
 @dataclass(slots=True)

@@ -18,8 +18,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from musiva.core.errors import Cancelled
+from musiva.core.types import Event
 from musiva.core.types import Request as EngineRequest
-from musiva.engine import Engine, Event
+from musiva.engine import Engine
 from musiva.server.answers import (
     Completed,
     ImagesAnswer,
@@ -33,7 +34,7 @@ from musiva.server.answers import (
 )
 from musiva.server.config import AppConfig
 from musiva.server.errors import ApiError
-from musiva.server.images import ImagesBody, parameters, parse_body, to_request
+from musiva.server.images import ImagesBody, parse_body, to_request
 from musiva.server.jobs import Job
 from musiva.server.limits import Places
 from musiva.server.pictures import FileStore, encode_picture
@@ -185,12 +186,11 @@ class Generation:
         pixels_HWC = event.picture
         assert isinstance(pixels_HWC, np.ndarray)
         compression = self.body.output_compression
-        pipeline = self.api.engine.pipeline
         return encode_picture(
             pixels_HWC,
             self.body.format,
             100 if compression is None else compression,
-            parameters(pipeline, self.request, event.index) if known else None,
+            self.api.engine.parameters(self.request, event.index) if known else None,
         )
 
     def _picture(self, event: Event) -> InlinePicture | LinkedPicture:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -11,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from musiva.core.errors import InvalidInput, UnknownModel
 from musiva.core.provenance import exif
 from musiva.core.types import Request
-from musiva.engine import Engine, Pipeline
+from musiva.engine import Engine
 from musiva.server.answers import FileFormat
 from musiva.server.errors import ApiError
 
-__all__ = ["ImagesBody", "parameters", "parse_body", "to_request"]
+__all__ = ["ImagesBody", "parse_body", "to_request"]
 
 MAX_PROMPT = 32_000
 MAX_PARTIAL_IMAGES = 100
@@ -160,27 +159,10 @@ def to_request(engine: Engine, body: ImagesBody) -> Request:
         field = PUBLIC.get(error.field, error.field)
         raise type(error)(field, error.value, error.allowed) from error
     if body.format != "png":
-        exif(parameters(engine.pipeline, request, request.num_images - 1))
+        exif(engine.parameters(request, request.num_images - 1))
     # OpenAI's number is the most that come: a picture may be done before.
     most = engine.num_evaluations(request) - 1
     return replace(request, previews=min(body.partial_images or 0, most))
-
-
-def parameters(pipeline: Pipeline, request: Request, index: int) -> Mapping[str, object]:
-    """A body that gives picture `index` of the request again."""
-    return {
-        "model": pipeline.name,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "size": f"{request.size[0]}x{request.size[1]}",
-        "steps": request.path.steps,
-        "seed": request.seed + index,
-        "guidance_scale": request.guidance,
-        "quality": request.quality,
-        "sampler": request.path.sampler or pipeline.noise.default_sampler(),
-        "spacing": request.path.spacing,
-        "shift": request.path.shift,
-    }
 
 
 def _check_stream(body: ImagesBody) -> None:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Collection
 from starlette.types import Receive
 
 from musiva.core.errors import Cancelled, Unavailable
-from musiva.core.types import Request
-from musiva.engine import Engine, Event
+from musiva.core.types import Event, Request
+from musiva.engine import Engine
 
 __all__ = ["Job"]
 

@@ -1,0 +1,278 @@
+"""A server as if it were an engine in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import queue
+import secrets
+import threading
+import uuid
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar, Unpack
+
+from musiva.client.async_client import AsyncClient, AsyncStream
+from musiva.client.options import EngineOptions, Options
+from musiva.client.pictures import Completed, Picture, Preview
+from musiva.client.pictures import Event as ServerEvent
+from musiva.client.retry import Timeout
+from musiva.core.errors import Cancelled, InvalidInput, Unavailable
+from musiva.core.types import Event
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+__all__ = ["RemoteEngine", "RemoteStream"]
+
+T = TypeVar("T")
+# Requests of one call. Enough to fill packs; the rest waits here instead of in the server's queue.
+AT_A_TIME = 64
+
+
+class RemoteEngine:
+    """`generate` and `stream` of `musiva.Engine`, drawn by a server; without torch. Thread-safe.
+
+        with RemoteEngine("http://127.0.0.1:8400") as engine:
+            pictures = engine.generate(["a fox"], size=(96, 96), seed=1)
+
+    The same seed gives the same pixels as an engine with the server's model. Arguments are those of
+    `Client`; raises InvalidInput. Calls raise what the engine would, and Unavailable when the
+    server cannot be reached or breaks off.
+
+    Closing it cancels whatever still runs, which then raises Cancelled.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8400",
+        *,
+        api_key: str | None = None,
+        timeout: Timeout | float | None = None,
+        retries: int = 2,
+    ) -> None:
+        self._client = AsyncClient(base_url, api_key=api_key, timeout=timeout, retries=retries)
+        self._lock = threading.Lock()
+        self._closed = False
+        # Requests run in a loop of their own, so that callers of any thread can leave theirs, those
+        # inside a running event loop included.
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, name="musiva-remote", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> RemoteEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Cancel all requests and give back all connections. May be repeated.
+
+        timeout: seconds after which to return all the same.
+        """
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        self._thread.join(timeout)
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        latents: object | None = None,
+        quality: int = 100,
+        previews: int = 0,
+        **options: Unpack[EngineOptions],
+    ) -> list[Image.Image]:
+        """Pictures of all prompts, in order; `num_images` of each. Prompt i uses the same seed as
+        prompt 0.
+
+        latents: None, since a server takes none. Raises InvalidInput, or what the first failed
+        request failed of; the others are then cancelled.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            return []
+        wanted = _checked(latents, quality, options)
+        streams: list[AsyncStream] = []
+        for place, prompt in enumerate(prompts):
+            try:
+                streams.append(
+                    self._client.stream(prompt, previews=previews, progress=False, **wanted)
+                )
+            except InvalidInput as error:
+                raise _placed(error, place) from error
+        drawing = self._start(_draw(streams))
+        try:
+            pictures = _result(drawing)
+        finally:
+            drawing.cancel()
+        return [picture.image.convert("RGB") for picture in pictures]
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        latents: object | None = None,
+        quality: int = 100,
+        previews: int = 0,
+        **options: Unpack[EngineOptions],
+    ) -> RemoteStream:
+        """Events of one request up to "done", as of an engine; of those that come faster than the
+        server can send them, it leaves out "progress" and "preview". num_evaluations of a picture
+        is 0 if nothing was told before it. Raises what the request failed of; leaving the loop
+        early cancels it.
+        """
+        wanted = _checked(latents, quality, options)
+        events = self._client.stream(prompt, previews=previews, **wanted)
+        news: News = queue.SimpleQueue()
+        return RemoteStream(self._start(_listen(events, news)), news)
+
+    def _start(self, work: Coroutine[None, None, T]) -> concurrent.futures.Future[T]:
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise Unavailable("the engine is closed")
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _work(self) -> None:
+        """The thread."""
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    async def _end(self) -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self._client.aclose()
+        await self._loop.shutdown_asyncgens()
+        self._loop.stop()
+
+
+News = queue.SimpleQueue[ServerEvent | None]
+
+
+class RemoteStream(Iterator[Event]):
+    """The events of one request, which is sent at once; `close` it to leave early, which cancels
+    it on the server.
+
+    news: what the server tells, None once `work` has ended.
+    """
+
+    def __init__(self, work: concurrent.futures.Future[None], news: News) -> None:
+        self._work, self._news = work, news
+        self._request = uuid.uuid4().hex
+        self._num_evaluations = 0
+        self._ended = False
+        work.add_done_callback(lambda _: news.put(None))
+
+    def __next__(self) -> Event:
+        while not self._ended:
+            try:
+                told = self._news.get()
+                if told is None:
+                    self._ended = True
+                    _result(self._work)
+                    return Event(self._request, "done")
+                event = self._event(told)
+            except BaseException:
+                self.close()
+                raise
+            if event is not None:
+                return event
+        raise StopIteration
+
+    def close(self) -> None:
+        self._ended = True
+        self._work.cancel()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _event(self, told: ServerEvent) -> Event | None:
+        """None for news of the queue, which an engine does not tell."""
+        if isinstance(told, Completed):
+            total = self._num_evaluations
+            pixels_HWC = _pixels(told.picture)
+            return Event(self._request, "picture", told.index, total, total, pixels_HWC)
+        self._num_evaluations = told.num_evaluations
+        at = (told.index, told.evaluation, told.num_evaluations)
+        if isinstance(told, Preview):
+            return Event(self._request, "preview", *at, _pixels(told))
+        return Event(self._request, "progress", *at) if told.evaluation else None
+
+
+async def _draw(streams: Sequence[AsyncStream]) -> list[Picture]:
+    """Pictures of all requests, side by side. Raises what the first that fails fails of."""
+    gate = asyncio.Semaphore(AT_A_TIME)
+
+    async def one(place: int, stream: AsyncStream) -> list[Picture]:
+        try:
+            async with gate, stream as events:
+                found = {e.index: e.picture async for e in events if isinstance(e, Completed)}
+        except InvalidInput as error:
+            raise _placed(error, place) from error
+        return [found[index] for index in sorted(found)]
+
+    tasks = [asyncio.ensure_future(one(place, stream)) for place, stream in enumerate(streams)]
+    try:
+        return [picture for pictures in await asyncio.gather(*tasks) for picture in pictures]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _listen(stream: AsyncStream, news: News) -> None:
+    async with stream as events:
+        async for event in events:
+            news.put(event)
+
+
+def _result(work: concurrent.futures.Future[T]) -> T:
+    try:
+        return work.result()
+    except concurrent.futures.CancelledError as error:
+        raise Cancelled("closed") from error
+
+
+def _checked(latents: object | None, quality: object, options: Mapping[str, object]) -> Options:
+    """Options with a seed. Raises InvalidInput for what only an engine in this process takes, and
+    TypeError for an option that an engine does not have.
+    """
+    unknown = sorted(set(options) - set(EngineOptions.__annotations__))
+    if unknown:
+        raise TypeError(f"no such option: {', '.join(unknown)}")
+    if latents is not None:
+        # By its type: the text of a tensor has many lines.
+        allowed = "None: a server starts from the noise of the seed"
+        raise InvalidInput("latents", type(latents).__name__, allowed)
+    if not isinstance(quality, int) or isinstance(quality, bool):
+        # OpenAI's words, which a server takes, have no effect.
+        raise InvalidInput("quality", quality, "a whole number from 1 to 100")
+    seed = options.get("seed")
+    drawn = secrets.randbits(32) if seed is None else seed
+    return Options(**{**options, "quality": quality, "seed": drawn})  # pyright: ignore[reportArgumentType]
+
+
+def _placed(error: InvalidInput, place: int) -> InvalidInput:
+    """An engine calls the prompt of request `place` "prompts[place]", and that of the first, whose
+    other values it checks for all, "prompt".
+    """
+    if error.field != "prompt" or place == 0:
+        return error
+    placed = type(error)(f"prompts[{place}]", error.value, error.allowed)
+    placed.answer = error.answer
+    return placed
+
+
+def _pixels(picture: Picture | Preview) -> np.ndarray:
+    """[H, W, 3] uint8."""
+    import numpy as np
+
+    return np.array(picture.image.convert("RGB"))
