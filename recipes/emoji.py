@@ -69,18 +69,20 @@ def denoiser() -> Stage[DenoiserTask]:
     costs a sixteenth; then words, grounds and places at 64; then all sizes.
     """
     names: dict[Source, float] = {("single", (32, 32)): 1.0}
-    places: dict[Source, float] = {("single", (64, 64)): 0.5, ("scene", (64, 64)): 0.5}
+    places: dict[Source, float] = {
+        ("single", (32, 32)): 0.45, ("single", (64, 64)): 0.3, ("scene", (64, 64)): 0.25,
+    }  # fmt: skip
     sizes: dict[Source, float] = {
-        ("single", (64, 64)): 0.18, ("single", (96, 96)): 0.1, ("single", (128, 128)): 0.2,
-        ("scene", (64, 64)): 0.1, ("scene", (96, 96)): 0.1, ("scene", (128, 128)): 0.18,
-        ("scene", (96, 128)): 0.07, ("scene", (128, 96)): 0.07,
+        ("single", (32, 32)): 0.26, ("single", (64, 64)): 0.2, ("single", (96, 96)): 0.08,
+        ("single", (128, 128)): 0.16, ("scene", (64, 64)): 0.1, ("scene", (96, 96)): 0.06,
+        ("scene", (128, 128)): 0.1, ("scene", (96, 128)): 0.02, ("scene", (128, 96)): 0.02,
     }  # fmt: skip
     # Which emoji it is decides itself at high noise.
     early, late = Objective.Config(time_mean=1.0), Objective.Config(time_mean=0.4)
     phases = (
         Phase(start=0, shares=names, plain=0.9, white=1.0, rows=512, objective=early),
         Phase(start=3000, shares=places, plain=0.4, white=0.4, rows=2048, objective=early),
-        Phase(start=6000, shares=sizes, plain=0.3, white=0.5, rows=2048, objective=late),
+        Phase(start=5300, shares=sizes, plain=0.3, white=0.5, rows=2048, objective=late),
     )
     directory = RUNS / "denoiser"
 
@@ -99,8 +101,8 @@ def denoiser() -> Stage[DenoiserTask]:
             phases=phases,
         ),
         trainer=Trainer.Config(
-            steps=11500,
-            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(8500, 11500)),
+            steps=10000,
+            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(7300, 10000)),
             ema=Ema.Config(decay=0.999),
             workers=2,
         ),

@@ -12,12 +12,14 @@ from pathlib import Path
 import torch
 
 from emoji_denoiser import DenoiserTask
-from musiva.core.errors import InvalidInput
+from musiva.core.errors import BadCheckpoint, InvalidInput
 from musiva.models import pixart, read_tensors
 from musiva.models.text import t5_tensors
 from musiva.train import Stage
 
 __all__ = ["adopt"]
+
+PARTS = ("vae", "tokenizer", "transformer", "text_encoder")
 
 
 @torch.no_grad()
@@ -31,6 +33,11 @@ def adopt(stage: Stage[DenoiserTask], source: Path, vae: Path, *, step: int) -> 
     checkpoints = stage.directory / "checkpoints"
     if checkpoints.exists() and any(checkpoints.iterdir()):
         raise InvalidInput("directory", str(checkpoints), "a run without checkpoints")
+    for part in PARTS:
+        if not (source / part).is_dir():
+            raise BadCheckpoint(
+                f"{source / part}: missing; an exported model has {', '.join(PARTS)}"
+            )
     shutil.copytree(source / "vae", vae, dirs_exist_ok=True)
     shutil.copytree(source / "tokenizer", stage.directory / "tokenizer", dirs_exist_ok=True)
     trainer = stage.build()

@@ -16,11 +16,22 @@ from PIL import Image
 
 from musiva.cli import generate
 from musiva.cli.pictures import Destination, grid_of, stem_of
+from musiva.core.errors import Unavailable
+from musiva.engine import Engine
 from musiva.perf.child import child_environment
 from tests.cli.conftest import Musiva
 from tests.fixtures import hears_interrupts
 
 TINY = ("--size", "16x24", "--steps", "2", "--device", "cpu")
+
+
+def test_all_prompts_may_wait_at_once(musiva: Musiva, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(arguments: object, env: object, config: Engine.Config) -> Engine:
+        raise Unavailable(f"room for {config.max_waiting}")
+
+    monkeypatch.setattr(generate, "load_engine", load)
+    prompts = [f"fox {i}" for i in range(600)]
+    assert musiva("generate", *prompts).err.endswith("room for 600\n")
 
 
 def note(path: Path) -> dict[str, object]:

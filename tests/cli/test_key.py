@@ -23,7 +23,10 @@ def test_a_key_is_the_only_line_of_its_file(tmp_path: Path, content: str) -> Non
     assert read_key(path) == "sk-1"
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"sk-secret\nsk-other\n", "schlüssel".encode()])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n\n", b"sk-secret\nsk-other\n", "schlüssel".encode(), b"two secrets", b"s" * 513],
+)
 def test_files_that_hold_no_key(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "key"
     path.write_bytes(content)

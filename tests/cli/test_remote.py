@@ -114,6 +114,17 @@ def test_a_prompt_that_fails_does_not_take_the_others_with_it(
     assert len({body["seed"] for body in server.bodies}) == 1
 
 
+def test_every_kind_of_failure_is_told(musiva: Musiva, tmp_path: Path) -> None:
+    def broken(message: str) -> list[bytes]:
+        return [STREAM, event("error", error={"message": message, "code": "non_finite"})]
+
+    with scripted(broken("NaN"), broken("NaN"), broken("no memory")) as server:
+        result = musiva("generate", "fox", "hen", "owl", "--server", server.url, "--out", tmp_path)
+    assert result.code == 1
+    assert result.err.count("NaN") == result.err.count("no memory") == 1
+    assert "musiva: ERROR: prompt '" in result.err
+
+
 def test_progress_may_come_in_leaps(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     results = Results(["a fox"], 2, Destination(tmp_path, count=2, force=False))
     with results:

@@ -52,6 +52,7 @@ def test_a_seed_is_drawn_so_that_the_request_can_be_repeated() -> None:
         ({"size": (0, 96)}, "size: got"),
         ({"guidance": float("nan")}, "guidance: got nan"),
         ({"steps": np.int64(3)}, "steps: got"),
+        ({"negative_prompt": "\ud800"}, "negative_prompt: got '\\ud800'"),
     ],
 )
 def test_what_no_body_can_say(options: dict[str, object], told: str) -> None:
@@ -65,6 +66,8 @@ def test_unknown_options_and_prompts_that_are_no_text() -> None:
         body_of("a fox", {"stepz": 3})
     with pytest.raises(InvalidInput, match="prompt: got 5"):
         body_of(5, {})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InvalidInput, match=r"^prompt: got '\\ud800'; allowed: .*Unicode text"):
+        body_of("\ud800", {})
 
 
 def test_a_body_read_back_is_the_same_request() -> None:
@@ -108,6 +111,9 @@ def test_parameters_that_are_not_understood_are_told(strange: dict[str, object])
         ({"timeout": 0}, "timeout.read: got 0"),
         ({"timeout": float("inf")}, "timeout.read: got inf"),
         ({"api_key": "se\ncret"}, "api_key: got '(hidden)'"),
+        ({"api_key": "two secrets"}, "api_key: got '(hidden)'"),
+        ({"api_key": ""}, "api_key: got '(hidden)'"),
+        ({"api_key": 7}, "api_key: got '(hidden)'"),
     ],
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

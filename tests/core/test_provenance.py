@@ -95,6 +95,15 @@ def test_what_is_no_picture(tmp_path: Path, content: bytes) -> None:
     assert caught.value.value == str(path)
 
 
+@pytest.mark.parametrize("most", [40, 20])
+def test_a_picture_of_too_many_pixels_is_not_unpacked(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+    with pytest.raises(InvalidInput, match=f"^picture: got .*; allowed: {most} pixels at most$"):
+        read_parameters(saved("PNG", PARAMETERS))
+
+
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.png", tmp_path):
         with pytest.raises(InvalidInput, match="a file that exists"):

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musiva.core.errors import InvalidInput
+from musiva.core.errors import ExecutionFailed, InvalidInput
 from musiva.core.types import Kind, Outcome, Request, StepPlan, StepResult
 from musiva.core.types import Path as SolverPath
 from musiva.engine import Engine, LatentPreview, Pipeline, load_pipeline
@@ -124,6 +124,24 @@ def test_previews_change_no_picture_and_depend_on_no_neighbour(pipeline: Pipelin
     assert len(without) == 3
     for key, picture in without.items():
         assert np.array_equal(picture, together[key]), key
+
+
+def test_previews_that_fail_fail_those_who_asked_for_them(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fit(vae: AutoencoderKL) -> LatentPreview:
+        raise RuntimeError("out of memory")
+
+    with Engine(pipeline) as engine:
+        (expected,) = engine.generate("a fox", steps=6, seed=1)
+        monkeypatch.setattr(LatentPreview, "fit", fit)
+        plain = engine.stream("a fox", steps=6, seed=1)
+        shown = engine.stream("a fox", steps=6, seed=1, previews=3)
+        with pytest.raises(ExecutionFailed, match="preview failed: out of memory"):
+            list(shown)
+        pictures = [event.picture for event in plain if event.kind == "picture"]
+    assert np.array_equal(pictures[0], np.asarray(expected))
+    assert "previews of" in caplog.text
 
 
 def test_plans_with_previews_replay(pipeline: Pipeline) -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from musiva.core.errors import InvalidInput
+from musiva.core.errors import BadCheckpoint, InvalidInput
 from musiva.engine import Engine
 from musiva.train import Stage, load_recipe
 from tests.recipes.fakes import few_emoji
@@ -94,6 +94,13 @@ def test_a_restart_gives_the_same_bytes(recipe: ModuleType, tmp_path: Path) -> N
     assert straight.keys() == resumed.keys()
     for name, tensor in straight.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_half_an_exported_model_is_refused(recipe: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "half" / "vae").mkdir(parents=True)
+    with pytest.raises(BadCheckpoint, match="tokenizer: missing"):
+        recipe.main("adopt", str(tmp_path / "half"), "4")
+    assert not (tmp_path / "runs" / "vae").exists()
 
 
 def test_training_goes_on_from_an_exported_model(recipe: ModuleType, tmp_path: Path) -> None:

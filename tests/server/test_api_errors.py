@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from musiva.telemetry import Metrics
 from tests.server.live import wait_until
 
 URL = "/v1/images/generations"
+JSON = {"Content-Type": "application/json"}
 LONG_WORK = {"prompt": "a blue whale", "size": "128x128", "steps": 1000, "n": 8}
 
 
@@ -134,19 +136,20 @@ def test_missing_prompt(client: TestClient) -> None:
     ],
 )
 def test_malformed_json(client: TestClient, body: bytes) -> None:
-    error = error_of(client.post(URL, content=body), 400)
+    error = error_of(client.post(URL, content=body, headers=JSON), 400)
     assert (error["param"], error["code"]) == (None, "invalid_json")
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
 def test_numbers_that_json_or_we_do_not_have(client: TestClient, value: str) -> None:
     content = f'{{"prompt": "a fox", "guidance_scale": {value}}}'
-    assert error_of(client.post(URL, content=content), 400)["param"] in ("guidance_scale", None)
+    error = error_of(client.post(URL, content=content, headers=JSON), 400)
+    assert error["param"] in ("guidance_scale", None)
 
 
 @pytest.mark.parametrize("body", [[], ["prompt"], "a fox", 3, None])
 def test_a_body_that_is_no_object(client: TestClient, body: object) -> None:
-    error = error_of(client.post(URL, content=json.dumps(body)), 400)
+    error = error_of(client.post(URL, content=json.dumps(body), headers=JSON), 400)
     assert "a JSON object" in error["message"]
 
 
@@ -165,9 +168,48 @@ def test_body_too_large(client: TestClient, excess: int) -> None:
     assert "1048576" in error["message"]
 
 
+def test_pictures_that_cannot_be_encoded_are_one_error(
+    served: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("secret path")
+
+    monkeypatch.setattr("musiva.server.generations.encode_picture", fail)
+    app = create_app(served.engine, metrics=Metrics())
+    with TestClient(app, raise_server_exceptions=False) as client:
+        response = client.post(URL, json={"prompt": "a fox", "n": 3, "steps": 1})
+        gc.collect()
+    assert error_of(response, 500)["code"] == "internal_error"
+    assert "secret" not in response.text
+    assert "never retrieved" not in caplog.text
+
+
 def test_largest_body_is_read(client: TestClient) -> None:
     body = json.dumps({"prompt": "a fox", "steps": 1}).encode()
-    assert client.post(URL, content=body + b" " * ((1 << 20) - len(body))).status_code == 200
+    body += b" " * ((1 << 20) - len(body))
+    assert client.post(URL, content=body, headers=JSON).status_code == 200
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", ""])
+def test_what_a_page_from_elsewhere_may_send_unasked_draws_nothing(
+    client: TestClient, served: Any, kind: str | None
+) -> None:
+    def drawn() -> float:
+        return served.engine._loop.state.steps
+
+    before = drawn()
+    headers = {} if kind is None else {"Content-Type": kind}
+    response = client.post(URL, content=json.dumps({"prompt": "a fox"}), headers=headers)
+    error = error_of(response, 415)
+    assert error["code"] == "unsupported_media_type"
+    assert error["message"] == f"Content-Type: got {kind!r}; allowed: application/json"
+    assert drawn() == before
+
+
+def test_json_with_a_character_set_is_json(client: TestClient) -> None:
+    headers = {"Content-Type": "Application/JSON; charset=utf-8"}
+    body = json.dumps({"prompt": "a fox", "steps": 1})
+    assert client.post(URL, content=body, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/image/generations", "/files/none.png"])
@@ -182,6 +224,9 @@ def test_wrong_method(client: TestClient) -> None:
     error = error_of(response, 405)
     assert response.headers["allow"] == "POST"
     assert "POST" in error["message"]
+    response = client.delete("/healthz")
+    assert response.headers["allow"] == "GET, HEAD"
+    assert error_of(response, 405)["message"].endswith("allowed: GET, HEAD")
 
 
 def test_overload_is_429_with_retry_after(pipeline: Pipeline) -> None:

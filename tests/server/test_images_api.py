@@ -158,6 +158,17 @@ def test_usage_counts_the_tokens_that_were_computed(client: TestClient, served: 
     assert alone["input_tokens"] == len(text.tokenize("a red fox"))
 
 
+def test_a_negative_prompt_without_guidance_has_no_effect_and_says_so(
+    client: TestClient, served: Any
+) -> None:
+    answer = ask(client, guidance_scale=1, negative_prompt="rain")
+    (warning,) = answer["warnings"]
+    assert warning.startswith("negative_prompt: has no effect")
+    given = len(served.engine.pipeline.text.tokenize("a red fox"))
+    assert answer["usage"]["input_tokens"] == given
+    assert ask(client, guidance_scale=2, negative_prompt="rain")["warnings"] == []
+
+
 def test_extreme_seeds_give_pictures(client: TestClient) -> None:
     largest = 2**63 - 1
     data = ask(client, seed=largest - 1, n=2, steps=1)["data"]

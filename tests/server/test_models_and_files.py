@@ -37,6 +37,16 @@ def test_models_tell_limits_that_hold(client: TestClient, field: str, limit: str
     assert f"to {model[limit]:g}" in error["message"]
 
 
+def test_what_can_be_read_has_a_head(client: TestClient) -> None:
+    body = {"prompt": "a fox", "steps": 1, "response_format": "url"}
+    (picture,) = client.post("/v1/images/generations", json=body).json()["data"]
+    paths = ["/", "/healthz", "/metrics", "/openapi.json", "/v1/models", "/v1/models/tiny"]
+    for path in [*paths, picture["url"]]:
+        head = client.head(path)
+        assert head.status_code == 200, path
+        assert head.headers["content-type"] == client.get(path).headers["content-type"]
+
+
 def test_the_studio_is_served(client: TestClient) -> None:
     response = client.get("/")
     assert response.headers["content-type"].startswith("text/html")

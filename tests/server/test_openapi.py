@@ -75,6 +75,7 @@ def test_every_documented_answer_is_given_as_documented(
     ask(400, "POST", URL, json={})
     ask(404, "POST", URL, json={**body, "model": "other"})
     ask(413, "POST", URL, content=b" " * ((1 << 20) + 1))
+    ask(415, "POST", URL, content=b"{}", headers={"Content-Type": "text/plain"})
     ask(400, "POST", "/v1/images/edits", content=b"x")
     ask(400, "POST", "/v1/images/variations", content=b"x")
     ask(200, "GET", "/v1/models")

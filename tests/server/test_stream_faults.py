@@ -17,7 +17,7 @@ import torch
 from musiva.core.errors import Cancelled, Unavailable
 from musiva.core.types import StepPlan, StepResult
 from musiva.engine import Engine, Pipeline, load_pipeline
-from musiva.server import AppConfig
+from musiva.server import AppConfig, create_app
 from musiva.server.jobs import Job
 from musiva.telemetry import Metrics
 from tests.server.live import connect, events_in, live_server, raw_request, slots_of, wait_until
@@ -98,6 +98,29 @@ def test_a_client_that_does_not_read_is_given_up(
         response = httpx.post(f"http://{host}:{port}{URL}", json={"prompt": "a fox"})
         assert response.status_code == 200
         client.close()
+
+
+def test_a_client_that_does_not_even_take_the_headers_is_given_up(engine: Engine) -> None:
+    async def send(_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def ask() -> None:
+        metrics, body = Metrics(), {"prompt": "a fox", "stream": True, "steps": 1000}
+        app = create_app(engine, metrics=metrics, config=AppConfig(stall_seconds=0.1))
+        content = [{"type": "http.request", "body": json.dumps(body).encode()}]
+
+        async def receive() -> Any:
+            return content.pop() if content else await Idle()()
+
+        headers = [(b"host", b"test"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": URL, "raw_path": URL.encode()}
+        scope |= {"query_string": b"", "headers": headers, "scheme": "http", "root_path": ""}
+        async with asyncio.timeout(10):
+            await app(scope, receive, send)
+        assert metrics.registry.get_sample_value("musiva_requests_cancelled_total") == 1
+
+    asyncio.run(ask())
+    wait_until(lambda: nothing_is_left(engine), seconds=5)
 
 
 class Idle:

@@ -118,7 +118,11 @@ def _locally(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -
         raise InvalidInput("api-key-file", file, "nothing without --server, which it is for")
     chosen = {"model": _model(wanted), "dtype": arguments.dtype or "float32"}
     chosen |= {"device": arguments.device or "auto", "threads": arguments.threads}
-    with load_engine(Namespace(**chosen), env) as engine:
+    from musiva.engine import Engine
+
+    # All prompts are there at once, however many they are.
+    config = Engine.Config(max_waiting=len(wanted.prompts))
+    with load_engine(Namespace(**chosen), env, config) as engine:
         requests = [engine.request(prompt, **wanted.options) for prompt in wanted.prompts]
         with results:
             _collect(engine, requests, results)
@@ -153,7 +157,7 @@ def _collect(engine: Engine, requests: list[Request], results: Results) -> None:
             content = png_of(picture, engine.parameters(request, event.index))
             results.add(place, event.index, request.seed + event.index, picture, content)
         elif event.error is not None:
-            results.fail(event.error)
+            results.fail(place, event.error)
 
 
 def _events(engine: Engine, requests: list[Request]) -> Iterator[Event]:

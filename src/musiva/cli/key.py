@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from musiva.core.env import Env
+from musiva.core.env import Env, checked_key
 from musiva.core.errors import InvalidInput
 
 __all__ = ["chosen_key", "read_key", "refused_key"]
@@ -25,7 +25,9 @@ def read_key(path: Path) -> str:
         raise InvalidInput("api-key-file", str(path), f"{allowed} ({reason})") from error
     if len([line for line in lines if line.strip()]) != 1 or not lines[0].strip():
         raise InvalidInput("api-key-file", str(path), allowed)
-    return lines[0].strip()
+    key = lines[0].strip()
+    checked_key("api-key-file", key)
+    return key
 
 
 def refused_key(file: Path | None, env: Env, error: InvalidInput) -> InvalidInput:

@@ -22,7 +22,7 @@ def set_threads(threads: int | None, env: Env) -> None:
         torch.set_num_threads(chosen)
 
 
-def load_engine(arguments: Namespace, env: Env, config: Engine.Config | None = None) -> Engine:
+def load_engine(arguments: Namespace, env: Env, config: Engine.Config) -> Engine:
     """Raises UnknownModel, BadCheckpoint, InvalidInput."""
     from musiva.engine import Engine
 

@@ -56,7 +56,7 @@ async def _generate(
                         seed, content = picture.seed, picture.content
                         results.add(place, event.index, seed, picture.image, content)
                     case MusivaError():
-                        results.fail(event)
+                        results.fail(place, event)
                     case None:
                         left -= 1
             await asyncio.gather(*tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Results"]
 
+log = logging.getLogger(__name__)
+
 
 class Results:
     """Every picture is written when it is there. A picture is known by the place of its prompt and
     its index there.
 
     As a context it shows progress. A prompt that fails does not take the others with it: leaving
-    the context raises the first failure.
+    the context raises the first failure; later ones of another kind are logged.
     """
 
     def __init__(self, prompts: Sequence[str], per_prompt: int, destination: Destination) -> None:
@@ -57,7 +60,10 @@ class Results:
         stem = stem_of(self._prompts[place], seed)
         print(self._destination.write(content, stem), flush=True)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, place: int, error: Exception) -> None:
+        told = {str(failure) for failure in self._failures}
+        if told and str(error) not in told:
+            log.error("prompt %r: %s", self._prompts[place], error)
         self._failures.append(error)
 
     def write_grid(self) -> None:

@@ -15,6 +15,7 @@ from musiva.client.flow import Call
 from musiva.client.options import body_of
 from musiva.client.pictures import Event, Picture
 from musiva.client.retry import Retry, Timeout
+from musiva.core.env import checked_key
 from musiva.core.errors import InvalidInput
 
 __all__ = ["LIMITS", "Calls"]
@@ -39,9 +40,7 @@ class Calls:
             raise InvalidInput("retries", retries, f"a whole number from 0 to {MAX_RETRIES}")
         self.retry = Retry(retries)
         self.headers = {"User-Agent": f"musiva/{__version__}"}
-        if api_key is not None:
-            if not isinstance(api_key, str) or not api_key.isascii() or not api_key.isprintable():
-                raise InvalidInput("api_key", "(hidden)", "a text of printable ASCII characters")
+        if checked_key("api_key", api_key) is not None:
             self.headers["Authorization"] = f"Bearer {api_key}"
 
     def generate(

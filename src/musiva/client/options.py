@@ -86,16 +86,16 @@ def body_of(prompt: str, options: Mapping[str, object]) -> dict[str, object]:
         raise TypeError(f"no such option: {', '.join(unknown)}")
     if not isinstance(prompt, str):
         raise InvalidInput("prompt", prompt, "a text")
-    body: dict[str, object] = {"prompt": prompt}
-    for name, value in options.items():
+    body: dict[str, object] = {}
+    for name, value in {"prompt": prompt, **options}.items():
         if value is None:
             continue
         if name == "size":
             value = _size_text(value)
         try:
-            json.dumps(value, allow_nan=False)
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError) as error:
-            raise InvalidInput(name, value, "a number or text that JSON can say") from error
+            raise InvalidInput(name, value, "a number or Unicode text that JSON can say") from error
         body[WIRE.get(name, name)] = value
     body.setdefault("seed", secrets.randbits(32))
     return body

@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 from musiva.core.errors import InvalidInput
 
-__all__ = ["Env"]
+__all__ = ["Env", "checked_key"]
 
 Kernels = Literal["auto", "plain", "prepacked"]
 KERNELS = ("auto", "plain", "prepacked")
@@ -24,6 +24,7 @@ VARIABLES = (
     "MUSIVA_THREADS",
 )
 MAX_THREADS = 1024
+KEY = re.compile(r"[!-~]{1,512}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +56,22 @@ class Env:
             threads=_count(environ, "MUSIVA_THREADS"),
             log=_choice(environ, "MUSIVA_LOG", LEVELS, "warning"),
             kernels=cast(Kernels, _choice(environ, "MUSIVA_KERNELS", KERNELS, "auto")),
-            api_key=_key(environ, "MUSIVA_API_KEY"),
+            api_key=checked_key("MUSIVA_API_KEY", environ.get("MUSIVA_API_KEY") or None),
         )
+
+
+def checked_key(field: str, key: str | None) -> str | None:
+    """The key, if a header can carry it. Raises InvalidInput, which never shows it."""
+    if key is not None and not (isinstance(key, str) and KEY.fullmatch(key)):
+        allowed = "1 to 512 visible ASCII characters without a space"
+        raise InvalidInput(field, "(hidden)", allowed)
+    return key
 
 
 def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str) -> str:
     value = environ.get(name) or default
     if value not in allowed:
         raise InvalidInput(name, value, ", ".join(allowed))
-    return value
-
-
-def _key(environ: Mapping[str, str], name: str) -> str | None:
-    value = environ.get(name) or None
-    if value is not None and not re.fullmatch(r"[!-~]{1,512}", value):
-        allowed = "1 to 512 visible ASCII characters without a space"
-        raise InvalidInput(name, "(hidden)", allowed)
     return value
 
 

@@ -68,13 +68,16 @@ def read_parameters(source: str | os.PathLike[str] | bytes | BinaryIO) -> dict[s
         with warnings.catch_warnings():
             # Pillow warns of damaged fields; what is left of them is judged below.
             warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as picture:
                 text = _text(picture)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InvalidInput("picture", shown, "a file that exists") from error
     except PermissionError as error:
         raise InvalidInput("picture", shown, "a file that may be read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidInput("picture", shown, f"{Image.MAX_IMAGE_PIXELS} pixels at most") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise InvalidInput("picture", shown, "a whole PNG, JPEG or WebP file") from error
     if text is None:
         allowed = "a picture that Musiva made; this one carries no parameters"

@@ -154,19 +154,27 @@ class InlineExecutor:
             slot = self._slots[item.sample]
             slot.latent_LC, slot.memory = latent_LC, memory
             message = f"evaluation {item.evaluation + 1}: the prediction is not finite"
-            shown = Outcome(picture=previews.get(item.sample))
+            shown = previews.get(item.sample, Outcome())
             outcomes.append(shown if ok else Outcome(error=NonFinite(message)))
         return outcomes, pack.image.num_rows
 
-    def _preview(self, clean: Mapping[str, Tensor]) -> Mapping[str, np.ndarray]:
-        """Data predictions as tokens, by sample -> pictures. The first call fits the map."""
+    def _preview(self, clean: Mapping[str, Tensor]) -> Mapping[str, Outcome]:
+        """Data predictions as tokens, by sample -> pictures, or why there are none. The first call
+        fits the map.
+        """
         if not clean:
             return {}
-        if self._latent_preview is None:
-            self._latent_preview = LatentPreview.fit(self.pipeline.vae)
         patch = self.pipeline.denoiser.patch
-        latents = [unpatchify(x, self._slots[name].grid, patch) for name, x in clean.items()]
-        return dict(zip(clean, self._latent_preview.show(latents), strict=True))
+        try:
+            if self._latent_preview is None:
+                self._latent_preview = LatentPreview.fit(self.pipeline.vae)
+            latents = [unpatchify(x, self._slots[name].grid, patch) for name, x in clean.items()]
+            pictures = self._latent_preview.show(latents)
+        except Exception as error:
+            # The others of the pack asked for no preview, and go on.
+            log.exception("previews of %s failed", list(clean))
+            return dict.fromkeys(clean, Outcome(error=ExecutionFailed(f"preview failed: {error}")))
+        return {name: Outcome(picture=p) for name, p in zip(clean, pictures, strict=True)}
 
     def _start(self, item: DenoiseItem) -> None:
         """The noise of a seed is drawn on the host, so that it is the same on every device."""

@@ -51,8 +51,8 @@ class Tokens(Answer):
 
 
 class Usage(Answer):
-    """input: of the prompt and the negative prompt, as the text encoder counts them. output: image
-    tokens, the unit of compute.
+    """input: of the prompt and, with guidance, of the negative prompt, as the text encoder counts
+    them. output: image tokens, the unit of compute.
     """
 
     input_tokens: Count

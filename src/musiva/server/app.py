@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
@@ -16,13 +17,17 @@ from musiva.engine import Engine
 from musiva.server.answers import Health, Model, ModelList
 from musiva.server.config import AppConfig
 from musiva.server.errors import ApiError, add_error_handlers
-from musiva.server.generations import ImagesApi, read_body
+from musiva.server.generations import ImagesApi, skip_body
 from musiva.server.middleware import CountRequests, RequireKey
 from musiva.server.models import describe_model
 from musiva.server.openapi import openapi_document
 from musiva.telemetry import Metrics
 
 __all__ = ["create_app"]
+
+Handler = TypeVar("Handler", bound=Callable[..., object])
+# Of a request that is refused whatever it holds: so much is read, so that its sender sees why.
+MAX_REFUSED_BYTES = 64 << 20
 
 
 def create_app(engine: Engine, *, metrics: Metrics, config: AppConfig | None = None) -> FastAPI:
@@ -50,9 +55,14 @@ def create_app(engine: Engine, *, metrics: Metrics, config: AppConfig | None = N
     _add_models(app, model)
     _add_service(app, api, metrics)
     document = openapi_document(model, keyed=config.api_key is not None)
-    app.get("/openapi.json")(lambda: document)
+    _get(app, "/openapi.json")(lambda: document)
     app.router.routes.extend(studio.routes())
     return app
+
+
+def _get(app: FastAPI, path: str) -> Callable[[Handler], Handler]:
+    """HEAD too: every server answers it where it answers GET (RFC 9110, section 9.1)."""
+    return app.api_route(path, methods=["GET", "HEAD"])
 
 
 def _add_middleware(app: FastAPI, metrics: Metrics, config: AppConfig) -> None:
@@ -76,12 +86,12 @@ def _add_images(app: FastAPI, api: ImagesApi) -> None:
     @app.post("/v1/images/edits")
     @app.post("/v1/images/variations")
     async def not_here(http: Request) -> Response:
-        await read_body(http, api.config.max_file_bytes)
+        await skip_body(http, MAX_REFUSED_BYTES)
         name = api.engine.pipeline.name
         message = f"{http.url.path}: not supported by this model, {name!r}, which makes pictures"
         raise ApiError(400, f"{message} from a prompt: /v1/images/generations", code="unsupported")
 
-    @app.get("/files/{name}")
+    @_get(app, "/files/{name}")
     async def file(name: str) -> Response:
         stored = api.files.get(name)
         if stored is None:
@@ -96,11 +106,11 @@ def _add_images(app: FastAPI, api: ImagesApi) -> None:
 def _add_models(app: FastAPI, model: Model) -> None:
     listed = ModelList(data=[model])
 
-    @app.get("/v1/models")
+    @_get(app, "/v1/models")
     async def models() -> ModelList:
         return listed
 
-    @app.get("/v1/models/{name:path}")
+    @_get(app, "/v1/models/{name:path}")
     async def one_model(name: str) -> Model:
         if name != model.id:
             message = f"model: got {name!r}; allowed: {model.id}"
@@ -111,7 +121,7 @@ def _add_models(app: FastAPI, model: Model) -> None:
 def _add_service(app: FastAPI, api: ImagesApi, metrics: Metrics) -> None:
     engine, instance = api.engine, uuid.uuid4().hex
 
-    @app.get("/healthz")
+    @_get(app, "/healthz")
     async def health() -> JSONResponse:
         engine.check()
         running = engine.num_running
@@ -124,6 +134,6 @@ def _add_service(app: FastAPI, api: ImagesApi, metrics: Metrics) -> None:
         )
         return JSONResponse(told.model_dump(), headers={"Cache-Control": "no-store"})
 
-    @app.get("/metrics")
+    @_get(app, "/metrics")
     def figures() -> Response:
         return Response(metrics.render(), headers={"Content-Type": metrics.content_type})

@@ -6,12 +6,12 @@ import os
 import re
 from dataclasses import dataclass, field
 
+from musiva.core.env import checked_key
 from musiva.core.errors import InvalidInput
 
 __all__ = ["AppConfig"]
 
 ORIGIN = re.compile(r"https?://[^\s/?#@]+", re.IGNORECASE)
-KEY = re.compile(r"[!-~]{1,512}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +37,7 @@ class AppConfig:
     def __post_init__(self) -> None:
         if self.max_waiting < 1:
             raise InvalidInput("max_waiting", self.max_waiting, "a whole number of at least 1")
-        if self.api_key is not None and not KEY.fullmatch(self.api_key):
-            allowed = "1 to 512 visible ASCII characters without a space"
-            raise InvalidInput("api_key", "(hidden)", allowed)
+        checked_key("api_key", self.api_key)
         for origin in self.cors_origins:
             if origin != "*" and not ORIGIN.fullmatch(origin):
                 allowed = '"*", or scheme, host and port such as "https://example.org:8443"'

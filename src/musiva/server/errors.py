@@ -103,6 +103,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     status, headers = error.status_code, dict(error.headers or {})
     message = f"{request.method} {request.url.path}: {error.detail}"
     if status == 405 and "Allow" in headers:
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
         message += f"; allowed: {headers['Allow']}"
     code = HTTP_CODES.get(status, "http_error")
     return to_response(_refusal(status, message, code, headers=headers))

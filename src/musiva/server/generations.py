@@ -17,7 +17,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from musiva.core.errors import Cancelled
+from musiva.core.errors import Cancelled, InvalidInput
 from musiva.core.types import Event
 from musiva.core.types import Request as EngineRequest
 from musiva.engine import Engine
@@ -41,7 +41,7 @@ from musiva.server.pictures import FileStore, encode_picture
 from musiva.server.stream import EventStream
 from musiva.telemetry import Metrics
 
-__all__ = ["ImagesApi", "read_body"]
+__all__ = ["ImagesApi", "skip_body"]
 
 T = TypeVar("T")
 CLIENT_CLOSED_REQUEST = 499
@@ -70,7 +70,8 @@ class ImagesApi:
     async def generate(self, http: Request) -> Response:
         started = time.perf_counter()
         try:
-            content = await read_body(http, self.config.max_body_bytes)
+            content = await _read_body(http, self.config.max_body_bytes)
+            _check_media_type(http)
             body = parse_body(content, self.engine.pipeline.defaults.max_images)
             request = await self.in_pool(to_request, self.engine, body)
             generation = Generation(self, body, request, started, http)
@@ -114,7 +115,12 @@ class Generation:
         with self.api.job(self.request, self.http.receive, ("picture",)) as job:
             async for event in job:
                 encoded[event.index] = self.api.in_pool(self._picture, event)
-            data = [await encoded[index] for index in range(self.request.num_images)]
+            pictures = (encoded[index] for index in range(self.request.num_images))
+            data = await asyncio.gather(*pictures)
+        content = await self.api.in_pool(self._whole, data)
+        return Response(content, media_type="application/json")
+
+    def _whole(self, data: list[InlinePicture | LinkedPicture]) -> str:
         answer = ImagesAnswer(
             created=int(time.time()),
             data=data,
@@ -125,10 +131,9 @@ class Generation:
             steps=self.request.path.steps,
             guidance_scale=self.request.guidance,
             timing=self._timing(),
-            warnings=self.body.without_effect,
+            warnings=self._warnings,
         )
-        content = await self.api.in_pool(answer.model_dump_json)
-        return Response(content, media_type="application/json")
+        return answer.model_dump_json()
 
     async def events(
         self, receive: Receive
@@ -169,9 +174,17 @@ class Generation:
     def _timing(self) -> Timing:
         return Timing(seconds=round(time.perf_counter() - self.started, 4))
 
+    @property
+    def _warnings(self) -> list[str]:
+        warnings = self.body.without_effect
+        if self.request.negative_prompt and not self.request.guided:
+            warnings.append("negative_prompt: has no effect with guidance_scale at 1 or below")
+        return warnings
+
     def _usage(self, num_images: int) -> Usage:
         pipeline, request = self.api.engine.pipeline, self.request
-        texts = [text for text in (request.prompt, request.negative_prompt) if text]
+        negative = request.negative_prompt if request.guided else ""
+        texts = [text for text in (request.prompt, negative) if text]
         given = sum(len(pipeline.text.tokenize(text)) for text in texts)
         made = pipeline.num_tokens(request.size) * num_images
         return Usage(
@@ -223,11 +236,21 @@ class Generation:
             index=event.index,
             seed=self.request.seed + event.index,
             timing=self._timing(),
-            warnings=self.body.without_effect,
+            warnings=self._warnings,
         )
 
 
-async def read_body(http: Request, limit: int) -> bytes:
+def _check_media_type(http: Request) -> None:
+    """Raises ApiError (415). A browser asks before it sends JSON to another origin, and so a page
+    from elsewhere cannot make this machine draw.
+    """
+    given = http.headers.get("content-type")
+    if given is None or given.partition(";")[0].strip().lower() != "application/json":
+        error = InvalidInput("Content-Type", given, "application/json")
+        raise ApiError(415, str(error), code="unsupported_media_type")
+
+
+async def _read_body(http: Request, limit: int) -> bytes:
     """Raises ApiError (413), and ClientDisconnect."""
     chunks: list[bytes] = []
     size = 0
@@ -241,6 +264,15 @@ async def read_body(http: Request, limit: int) -> bytes:
         message = f"body: got more than {limit} bytes; allowed: at most {limit} bytes"
         raise ApiError(413, message, code="body_too_large")
     return b"".join(chunks)
+
+
+async def skip_body(http: Request, limit: int) -> None:
+    """Read a body, up to a limit, and keep nothing of it. Raises ClientDisconnect."""
+    size = 0
+    async for chunk in http.stream():
+        size += len(chunk)
+        if size > limit:
+            return
 
 
 def _base64(content: bytes) -> str:

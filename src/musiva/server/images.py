@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,8 +22,8 @@ MAX_STEPS = 1000
 MAX_GUIDANCE = 100
 MAX_SEED = 2**63 - 1
 TEXT = f"a text of at most {MAX_PROMPT} characters"
-WORDS = ("auto", "standard", "hd", "low", "medium", "high", "xhigh", "max")
 Word = Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"]
+WORDS = get_args(Word)
 # The engine's words for what has another name in this API.
 PUBLIC = {"guidance": "guidance_scale", "num_images": "n"}
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]

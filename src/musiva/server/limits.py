@@ -34,13 +34,16 @@ class Places:
         if self.num_taken >= self.most:
             raise self._refusal(f"{self.num_taken} requests wait or run; at most {self.most} may")
         self.num_taken += 1
+        used = True
         try:
             yield
         except Overloaded as error:
+            used = False
             raise self._refusal(str(error)) from error
         finally:
             self.num_taken -= 1
-            self._freed.append(self._clock())
+            if used:
+                self._freed.append(self._clock())
 
     def _refusal(self, reason: str) -> ApiError:
         seconds = self.seconds_to_a_place()

@@ -37,6 +37,7 @@ ERRORS = {
     401: "no API key, or a wrong one",
     404: "no such model or path",
     413: "the body is too long",
+    415: "the body is not sent as application/json",
     429: "too many requests; Retry-After says when to come back",
     500: "the request failed while it ran",
     503: "the server is shutting down, or its engine has stopped",
@@ -85,7 +86,7 @@ def _paths(model: Model, keyed: bool) -> Json:
         "/v1/images/generations": {
             "post": guarded(
                 "Make pictures from a prompt, in one answer or as a stream.",
-                *(400, 404, 413, 429, 500, 503),
+                *(400, 404, 413, 415, 429, 500, 503),
                 requestBody=_request_body(model),
                 ok=_images(),
             )

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from fastapi.responses import Response
 from pydantic import BaseModel
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from musiva.core.errors import Cancelled, MusivaError
 from musiva.server.answers import Completed, ErrorEvent, PartialImage, Progress
@@ -50,18 +50,17 @@ class EventStream(Response):
         async with aclosing(self._events(receive)) as events:
             await anext(events)
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await send(start)
             try:
+                await self._send(send, start)
                 await self._tell(events, send)
+                await self._send(send, _body(b"", last=True))
             except Cancelled:
                 self._metrics.cancelled()
-                return
-            await self._send(send, b"", last=True)
 
     async def _tell(self, events: AsyncGenerator[News | None, None], send: Send) -> None:
         try:
             async for news in events:
-                await self._send(send, KEEPALIVE if news is None else _frame(news))
+                await self._send(send, _body(KEEPALIVE if news is None else _frame(news)))
         except Cancelled:
             raise
         except Exception as error:
@@ -70,16 +69,19 @@ class EventStream(Response):
                 log.exception("request %s: its stream failed", self._request_id)
             elif error.http_status == 500:
                 log.error("request %s failed: %s", self._request_id, error)
-            await self._send(send, _frame(ErrorEvent(error=refusal_of(error).detail)))
+            await self._send(send, _body(_frame(ErrorEvent(error=refusal_of(error).detail))))
 
-    async def _send(self, send: Send, content: bytes, *, last: bool = False) -> None:
-        message = {"type": "http.response.body", "body": content, "more_body": not last}
+    async def _send(self, send: Send, message: Message) -> None:
         try:
             async with asyncio.timeout(self._stall_seconds):
                 await send(message)
         except TimeoutError:
             log.warning("request %s: given up, its stream is not read", self._request_id)
             raise Cancelled("its client does not read") from None
+
+
+def _body(content: bytes, *, last: bool = False) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": not last}
 
 
 def _frame(event: BaseModel) -> bytes:
