@@ -103,6 +103,12 @@ def test_arguments_that_do_not_parse(musiva: Musiva, arguments: list[str], told:
         ("--shift", "0", "from 0.01 to 100"),
         ("-n", "0", "from 1 to"),
         ("--threads", "0", "from 1 to"),
+        ("--threads", "1025", "from 1 to 1024"),
+        ("--steps", "1_0", "from 1 to 1000"),
+        ("--steps", " 5", "from 1 to 1000"),
+        ("--steps", "٣", "from 1 to 1000"),
+        ("--seed", "9" * 25, "from 0 to"),
+        ("--guidance", "1_0", "from 0 to 100"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_range(

@@ -144,6 +144,16 @@ def test_bad_values_end_with_2_and_leave_nothing(
     assert not out.exists()
 
 
+def test_what_has_no_effect_is_told_once_and_as_it_was_typed(
+    musiva: Musiva, tiny_model: Path, tmp_path: Path
+) -> None:
+    arguments = ("fox", "hen", "--negative", "rain", "--model", tiny_model, *TINY)
+    told = musiva("generate", *arguments, "--guidance", 1, "--out", tmp_path)
+    assert told.code == 0, told.err
+    assert told.err.count("musiva: WARNING: negative: has no effect without guidance") == 1
+    assert "has no effect" not in musiva("generate", *arguments, "--out", tmp_path).err
+
+
 def test_models_that_cannot_be_used(musiva: Musiva, tiny_model: Path, tmp_path: Path) -> None:
     unknown = musiva("generate", "fox", "--model", "nosuch", "--out", tmp_path)
     assert unknown.code == 2

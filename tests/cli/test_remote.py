@@ -46,6 +46,19 @@ def test_the_files_are_those_that_the_server_sent(musiva: Musiva, tmp_path: Path
     ]
 
 
+def test_warnings_of_the_server_are_told_once(musiva: Musiva, tmp_path: Path) -> None:
+    said = {"warnings": ["negative_prompt: has no effect", "style: none"]}
+    script = [STREAM, completed(0, 7, **said), completed(1, 8, **said)]
+    with scripted(script) as server:
+        arguments = ("--server", server.url, "-n", 2, "--out", tmp_path)
+        result = musiva("generate", "a fox", *arguments)
+    assert result.code == 0
+    assert result.err.splitlines() == [
+        "musiva: WARNING: negative: has no effect",
+        "musiva: WARNING: style: none",
+    ]
+
+
 def test_like_with_a_server(musiva: Musiva, tmp_path: Path) -> None:
     file = tmp_path / "fox.png"
     file.write_bytes(png(9))

@@ -13,7 +13,7 @@ from tests.cli.conftest import Musiva
 def test_bad_options_are_told_before_anything_is_loaded(musiva: Musiva, tmp_path: Path) -> None:
     for arguments, said in (
         (("--api-key-file", tmp_path / "none"), "api-key-file: got "),
-        (("--cors-origin", "example.org"), "cors_origin: got 'example.org'"),
+        (("--cors-origin", "example.org"), "cors-origin: got 'example.org'"),
     ):
         result = musiva("serve", "--model", "nosuch", *arguments)
         assert result.code == 2

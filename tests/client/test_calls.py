@@ -327,3 +327,20 @@ def test_events_that_make_no_sense(ask: Ask, bad: bytes) -> None:
     with scripted([STREAM, progress(1), bad, completed()]) as server:
         asked = ask(server.url, "stream", "a fox")
     asked.failed(Unavailable, "not the answer of a Musiva server: event")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_proxy_of_the_environment_is_not_for_this_machine(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    health = answer({"status": "ok"})
+    with scripted([health], [health]) as server:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, server.url)
+        near = server.url.replace("127.0.0.1", host)
+        assert ask(near, "health").value == {"status": "ok"}
+        assert ask("http://elsewhere.invalid", "health").value == {"status": "ok"}
+    paths = [head.split()[1] for head in server.heads]
+    assert paths == ["/healthz", "http://elsewhere.invalid/healthz"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from musiva.client import RemoteEngine, remote
+from musiva.client import EngineOptions, RemoteEngine, remote
 from musiva.core.errors import (
     Cancelled,
     InvalidInput,
@@ -67,6 +67,12 @@ def test_pictures_are_the_engines(
         assert picture.mode == mine.mode
         assert np.array_equal(np.asarray(picture), np.asarray(mine))
     assert engine.generate([]) == []
+
+
+def test_none_is_the_default_here_and_there(engine: RemoteEngine, live: Live) -> None:
+    options = dict.fromkeys(EngineOptions.__annotations__) | {"steps": 2, "seed": 3}
+    ((theirs,), (mine,)) = (one.generate("a fox", **options) for one in (engine, live.engine))
+    assert np.array_equal(np.asarray(theirs), np.asarray(mine))
 
 
 def test_events_are_the_engines(engine: RemoteEngine, live: Live) -> None:
@@ -128,6 +134,12 @@ def test_all_prompts_get_the_same_drawn_seed(monkeypatch: pytest.MonkeyPatch) ->
         ({"spacing": "magic"}, ""),
         ({"shift": 0}, ""),
         ({"previews": -1}, "a whole number from 0 to"),
+        ({"previews": 5, "steps": 5}, "a whole number from 0 to 4"),
+        ({"previews": 9, "steps": 5, "sampler": "heun"}, "a whole number from 0 to 8"),
+        ({"previews": 1, "steps": 1}, "a whole number from 0 to 0"),
+        ({"previews": 1.0}, "a whole number from 0 to"),
+        ({"previews": None}, "a whole number from 0 to"),
+        ({"previews": True}, "a whole number from 0 to"),
         ({"quality": "high"}, "a whole number from 1 to 100"),
         ({"quality": 50}, ""),
     ],

@@ -41,6 +41,8 @@ def test_values() -> None:
         ("MUSIVA_THREADS", "-1"),
         ("MUSIVA_THREADS", "two"),
         ("MUSIVA_THREADS", "1025"),
+        ("MUSIVA_THREADS", "1_0"),
+        ("MUSIVA_THREADS", "٣"),
         ("MUSIVA_THREAD", "2"),
         ("MUSIVA_LOG", "loud"),
         ("MUSIVA_KERNELS", "magic"),

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import pytest
 from PIL import Image
@@ -95,13 +101,96 @@ def test_what_is_no_picture(tmp_path: Path, content: bytes) -> None:
     assert caught.value.value == str(path)
 
 
-@pytest.mark.parametrize("most", [40, 20])
-def test_a_picture_of_too_many_pixels_is_not_unpacked(
-    monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
-    with pytest.raises(InvalidInput, match=f"^picture: got .*; allowed: {most} pixels at most$"):
-        read_parameters(saved("PNG", PARAMETERS))
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+def png_with(*chunks: bytes, side: int = 8) -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IEND", b"")
+
+
+BODY = json.dumps(PARAMETERS).encode()
+PACKED = zlib.compress(BODY)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"zTXt", b"musiva\0\0" + PACKED),
+        png_chunk(b"iTXt", b"musiva\0\0\0de\0Mosaik\0" + BODY),
+        png_chunk(b"iTXt", b"musiva\0\1\0\0\0" + PACKED),
+    ],
+)
+def test_what_other_programs_make_of_the_chunk(chunk: bytes) -> None:
+    others = png_chunk(b"tEXt", b"Comment\0musiva"), png_chunk(b"pHYs", b"\0" * 9)
+    assert read_parameters(png_with(*others, chunk)) == PARAMETERS
+
+
+def test_pixels_are_not_unpacked_however_many_there_are() -> None:
+    pixels = png_chunk(b"IDAT", b"no pixels")
+    text = png_chunk(b"tEXt", b"musiva\0" + BODY)
+    assert read_parameters(png_with(pixels, text, side=2**31 - 1)) == PARAMETERS
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"tEXt", b"musiva\0" + BODY).replace(b"steps", b"stepz"),
+        png_chunk(b"zTXt", b"musiva\0\0" + PACKED[:-5]),
+        png_chunk(b"zTXt", b"musiva\0\0" + zlib.compress(b" " * (17 << 20))),
+        png_chunk(b"iTXt", b"musiva\0\1"),
+        png_chunk(b"iTXt", b"musiva\0"),
+        png_chunk(b"iTXt", b"musiva\0\0\0\0\0\xff"),
+    ],
+)
+def test_a_chunk_that_is_damaged(chunk: bytes) -> None:
+    with pytest.raises(InvalidInput, match="a whole PNG, JPEG or WebP file"):
+        read_parameters(png_with(chunk))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+def test_whatever_is_damaged_is_read_or_refused(file_format: str) -> None:
+    content = saved(file_format, PARAMETERS)
+    random = Random(0)
+    damaged = [content[:length] for length in range(0, len(content), 3)]
+    for _ in range(300):
+        one = bytearray(content)
+        for _ in range(random.randrange(1, 4)):
+            one[random.randrange(len(one))] = random.choice((0, 255, random.randrange(256)))
+        damaged.append(bytes(one))
+    refused = 0
+    for one in damaged:
+        try:
+            read_parameters(one)
+        except InvalidInput:
+            refused += 1
+    assert 0 < refused < len(damaged)
+
+
+def test_threads_and_the_filters_of_warnings_are_left_alone() -> None:
+    contents = [saved(kind, PARAMETERS) for kind in ("PNG", "JPEG", "WEBP")] * 50
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(found == PARAMETERS for found in pool.map(read_parameters, contents))
+    assert warnings.filters == before
+
+
+def test_a_pipe_is_read() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+        with os.fdopen(writing, "wb") as end:
+            end.write(saved("WEBP", PARAMETERS))
+        assert read_parameters(pipe) == PARAMETERS
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP"])
+def test_exif_of_either_byte_order(file_format: str) -> None:
+    pointer = struct.pack(">HHHII", 1, 0x8769, 4, 1, 26)
+    entry = struct.pack(">HHHII", 1, 0x9286, 7, 8 + len(BODY), 44)
+    big = b"Exif\0\0MM" + struct.pack(">HI", 42, 8) + pointer + b"\0" * 4 + entry + b"\0" * 4
+    assert read_parameters(saved(file_format, exif=big + b"ASCII\0\0\0" + BODY)) == PARAMETERS
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

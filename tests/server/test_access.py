@@ -89,6 +89,17 @@ def test_pages_from_a_named_origin_may_ask(engine: Engine) -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
+def test_pages_from_elsewhere_see_errors_that_nobody_foresaw(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("musiva.server.generations.encode_picture", None)
+    with client_of(engine, cors_origins=("https://example.org",)) as client:
+        failed = client.post(URL, json=BODY, headers={"Origin": "https://example.org"})
+    assert failed.status_code == 500
+    assert failed.headers["access-control-allow-origin"] == "https://example.org"
+    assert "x-request-id" in failed.headers["access-control-expose-headers"].lower()
+
+
 @pytest.mark.parametrize("origin", ["example.org", "https://example.org/", "ftp://x", "null", ""])
 def test_origins_that_are_none(origin: str) -> None:
     with pytest.raises(InvalidInput, match=r"^cors_origin: got "):

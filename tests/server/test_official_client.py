@@ -164,6 +164,33 @@ def test_raises_its_own_errors(url: str, official: openai.OpenAI) -> None:
     assert refused.value.code == "invalid_api_key"
 
 
+def test_request_ids_are_those_of_the_log(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    with (
+        Engine(pipeline) as engine,
+        live_server(engine, Metrics()) as (host, port),
+        openai.OpenAI(base_url=f"http://{host}:{port}/v1", api_key="x", max_retries=0) as client,
+    ):
+        submit = engine.submit
+        monkeypatch.setattr(engine, "submit", lambda r, *a: (seen.append(r.id), submit(r, *a)))
+        mine = {"X-Request-Id": "of-the-client"}
+        made = client.images.generate(prompt="a fox", extra_body={"steps": 1}, extra_headers=mine)
+        assert [made._request_id] == seen
+        listed = client.models.retrieve("tiny")
+        assert listed._request_id not in (None, *seen)
+        monkeypatch.setattr("musiva.server.generations.encode_picture", None)
+        with pytest.raises(openai.InternalServerError) as failed:
+            client.images.generate(prompt="a fox", extra_body={"steps": 1})
+        assert failed.value.request_id == seen[1]
+        assert f"request {seen[1]}: POST '/v1/images/generations' failed" in caplog.text
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.images.generate(prompt=" ")
+        assert refused.value.request_id not in (None, *seen)
+    assert "of-the-client" not in caplog.text
+
+
 def test_what_this_model_cannot_do_is_said(official: openai.OpenAI) -> None:
     picture = ("fox.png", b"x" * 3_000_000, "image/png")
     with pytest.raises(openai.BadRequestError, match="not supported by this model") as caught:

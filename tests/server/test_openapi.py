@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import jsonschema
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from starlette.routing import Route
 
@@ -107,7 +109,7 @@ def test_every_documented_answer_is_given_as_documented(
 def _ask_in_need(
     documented: Documented, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """429, 500 and 503."""
+    """408, 429, 500 and 503."""
     client, body = documented.client, {"prompt": "a fox", "steps": 1000, "size": "128x128"}
     assert client.portal is not None
     key = {"Authorization": f"Bearer {KEY}"}
@@ -120,12 +122,23 @@ def _ask_in_need(
     config = AppConfig(api_key=KEY)
     with Engine(pipeline) as engine:
         app = create_app(engine, metrics=Metrics(), config=config)
-        documented.client = TestClient(app, raise_server_exceptions=False)
+        documented.client = TestClient(app)
         with monkeypatch.context() as patch:
             patch.setattr("musiva.server.generations.encode_picture", None)
             documented.ask(500, "POST", URL, json={"prompt": "a fox", "steps": 1})
+        slow = AppConfig(api_key=KEY, body_seconds=0)
+        documented.client = TestClient(create_app(engine, metrics=Metrics(), config=slow))
+        with monkeypatch.context() as patch:
+            patch.setattr("fastapi.Request.stream", _never)
+            documented.ask(408, "POST", URL, json=body)
+    documented.client = TestClient(app)
     documented.ask(503, "GET", "/healthz")
     documented.client = client
+
+
+async def _never(_: Request) -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
 
 
 async def _post(app: Any, body: object, headers: dict[str, str]) -> Any:

@@ -100,6 +100,30 @@ def test_a_client_that_does_not_read_is_given_up(
         client.close()
 
 
+@pytest.mark.parametrize("path", [URL, "/v1/images/edits"])
+def test_a_body_that_does_not_end_is_not_waited_for(engine: Engine, path: str) -> None:
+    whole = raw_request(path, b" " * 4000)
+    config = AppConfig(body_seconds=0.3)
+    with live_server(engine, Metrics(), config) as address, connect(address) as client:
+        client.sendall(whole[:-3900])
+        start, answer = time.monotonic(), b""
+        for _ in range(4):  # it comes, but slowly
+            time.sleep(0.02)
+            client.sendall(b" ")
+        while b"}}" not in answer:
+            answer += client.recv(65536)
+        assert 0.2 < time.monotonic() - start < 5
+        head, _, content = answer.partition(b"\r\n\r\n")
+        error = json.loads(content)["error"]
+        if path != URL:
+            assert head.startswith(b"HTTP/1.1 400 ")
+            return
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert (error["type"], error["code"]) == ("invalid_request_error", "request_timeout")
+        assert error["message"] == "body: not complete after 0.3 s"
+        assert client.recv(1) == b""
+
+
 def test_a_client_that_does_not_even_take_the_headers_is_given_up(engine: Engine) -> None:
     async def send(_: Any) -> None:
         await asyncio.Event().wait()

@@ -132,6 +132,13 @@ def test_a_quiet_stream_keeps_its_connection_in_use(
     ]
 
 
+def test_progress_begins_with_the_number_of_evaluations(url: str) -> None:
+    for steps in (1, 3):
+        first, *_ = ask(url, steps=steps, progress=True, sampler="heun", size="16x16")
+        assert first["type"] == "image_generation.progress"
+        assert (first["evaluation"], first["num_evaluations"]) == (0, 2 * steps - 1)
+
+
 def test_a_waiting_stream_tells_its_place(pipeline: Pipeline) -> None:
     """Packs of one sample: the second request waits for the first."""
     config = Engine.Config(scheduler=Scheduler.Config(max_rows=1))

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from musiva.cli.parser import build_parser
+from musiva.cli.parser import FLAGS, build_parser
 from musiva.core.env import Env
-from musiva.core.errors import MusivaError
+from musiva.core.errors import InvalidInput, MusivaError
 
 __all__ = ["main"]
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(arguments, env)
     except MusivaError as error:
         logging.getLogger(__name__).debug("the command failed", exc_info=True)
-        print(f"musiva: error: {error}", file=sys.stderr)
+        print(f"musiva: error: {_in_flags(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("musiva: interrupted", file=sys.stderr)
@@ -46,3 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+
+
+def _in_flags(error: MusivaError) -> MusivaError:
+    """What it says, of the flag as it is typed."""
+    if not isinstance(error, InvalidInput):
+        return error
+    return InvalidInput(FLAGS.get(error.field, error.field), error.value, error.allowed)

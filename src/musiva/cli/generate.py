@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# What has another name here than in the engine, the client and the reader of pictures.
-FLAGS = {
-    "base_url": "server",
-    "num_images": "n",
-    "negative_prompt": "negative",
-    "picture": "like",
-}
 OPTIONS = ("size", "steps", "seed", "guidance", "sampler", "spacing", "shift")
 
 
@@ -50,22 +43,18 @@ def run(arguments: Namespace, env: Env) -> int:
     """The destination is checked before any work, and every value before it is computed with; every
     picture is saved when it is done, so that an interruption keeps those that are.
     """
-    try:
-        wanted = _wanted(arguments)
-        count = arguments.n * len(wanted.prompts)
-        destination = Destination(arguments.out, count=count, force=arguments.force)
-        if arguments.grid and destination.is_file:
-            raise InvalidInput(
-                "out", str(arguments.out), "a directory, since --grid writes one more picture"
-            )
-        results = Results(wanted.prompts, arguments.n, destination)
-        if arguments.server is None:
-            _locally(arguments, env, wanted, results)
-        else:
-            _remotely(arguments, env, wanted, results)
-    except InvalidInput as error:
-        field = FLAGS.get(error.field, error.field)
-        raise type(error)(field, error.value, error.allowed) from error
+    wanted = _wanted(arguments)
+    count = arguments.n * len(wanted.prompts)
+    destination = Destination(arguments.out, count=count, force=arguments.force)
+    if arguments.grid and destination.is_file:
+        raise InvalidInput(
+            "out", str(arguments.out), "a directory, since --grid writes one more picture"
+        )
+    results = Results(wanted.prompts, arguments.n, destination)
+    if arguments.server is None:
+        _locally(arguments, env, wanted, results)
+    else:
+        _remotely(arguments, env, wanted, results)
     if arguments.grid:
         results.write_grid()
     return 0
@@ -125,6 +114,8 @@ def _locally(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -
     with load_engine(Namespace(**chosen), env, config) as engine:
         requests = [engine.request(prompt, **wanted.options) for prompt in wanted.prompts]
         with results:
+            for request in requests:
+                results.warn(request.without_effect)
             _collect(engine, requests, results)
 
 

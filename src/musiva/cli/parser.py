@@ -12,11 +12,21 @@ from pathlib import Path
 from typing import NoReturn
 
 from musiva import __version__
+from musiva.core.env import MAX_THREADS
 from musiva.core.errors import InvalidInput
 
-__all__ = ["build_parser"]
+__all__ = ["FLAGS", "build_parser"]
 
 MAX_SEED = 2**63 - 1
+WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
+# What has another name here than in the engine, the client, the server and the reader of pictures.
+FLAGS = {
+    "base_url": "server",
+    "cors_origin": "cors-origin",
+    "negative_prompt": "negative",
+    "num_images": "n",
+    "picture": "like",
+}
 SIZE = re.compile(r"([0-9]{1,6})[xX]([0-9]{1,6})")
 
 
@@ -41,10 +51,7 @@ def size(text: str) -> tuple[int, int]:
 
 def whole(field: str, low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
+        value = int(text) if WHOLE.fullmatch(text) else None
         if value is None or not low <= value <= high:
             raise InvalidInput(field, text, f"a whole number from {low} to {high}")
         return value
@@ -55,7 +62,7 @@ def whole(field: str, low: int, high: int) -> Callable[[str], int]:
 def number(field: str, low: float, high: float) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:
-            value = float(text)
+            value = None if "_" in text else float(text)
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
@@ -251,7 +258,7 @@ def _machine(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: auto)")
     p.add_argument(
         "--threads",
-        type=whole("threads", 1, 4096),
+        type=whole("threads", 1, MAX_THREADS),
         metavar="N",
         help="of the CPU kernels (default: MUSIVA_THREADS, or all cores)",
     )

@@ -55,6 +55,7 @@ async def _generate(
                     case Completed(picture=picture):
                         seed, content = picture.seed, picture.content
                         results.add(place, event.index, seed, picture.image, content)
+                        results.warn(picture.warnings)
                     case MusivaError():
                         results.fail(place, event)
                     case None:

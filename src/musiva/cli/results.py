@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from musiva.cli.parser import FLAGS
 from musiva.cli.pictures import Destination, grid_of, png_of, stem_of
 from musiva.cli.progress import Progress
 
@@ -34,6 +35,7 @@ class Results:
         self._pictures: dict[tuple[int, int], Image.Image] = {}
         self._seeds: dict[tuple[int, int], int] = {}
         self._failures: list[Exception] = []
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Results:
         count = len(self._prompts) * self._per_prompt
@@ -59,6 +61,14 @@ class Results:
         self._seeds[place, index] = seed
         stem = stem_of(self._prompts[place], seed)
         print(self._destination.write(content, stem), flush=True)
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """What had no effect, as "FIELD: why"; the same is told once."""
+        for text in warnings:
+            field, colon, why = text.partition(": ")
+            if text not in self._warned:
+                log.warning("%s%s%s", FLAGS.get(field, field), colon, why)
+            self._warned.add(text)
 
     def fail(self, place: int, error: Exception) -> None:
         told = {str(failure) for failure in self._failures}

@@ -41,7 +41,9 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._calls = Calls(base_url, api_key, timeout, retries)
-        self._http = httpx.AsyncClient(limits=LIMITS, transport=transport)
+        self._http = httpx.AsyncClient(
+            limits=LIMITS, transport=transport, mounts=self._calls.mounts
+        )
 
     async def __aenter__(self) -> AsyncClient:
         return self

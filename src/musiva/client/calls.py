@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -24,11 +25,15 @@ T = TypeVar("T")
 MAX_RETRIES = 100
 # No bound on connections: a request waits in the server's queue, where it is seen, not here.
 LIMITS = httpx.Limits(max_keepalive_connections=20)
+# By scheme, since the environment's proxies are named so; None goes straight there.
+NO_PROXY: Mapping[str, None] = {"http://": None, "https://": None}
 GENERATIONS = "/v1/images/generations"
 
 
 class Calls:
-    """Checks what a client is made with. Raises InvalidInput."""
+    """Checks what a client is made with. mounts: how httpx reaches the server, where that is not by
+    the environment's proxies. Raises InvalidInput.
+    """
 
     def __init__(
         self, base_url: str, api_key: str | None, timeout: Timeout | float | None, retries: int
@@ -39,6 +44,8 @@ class Calls:
         if not whole or not 0 <= retries <= MAX_RETRIES:
             raise InvalidInput("retries", retries, f"a whole number from 0 to {MAX_RETRIES}")
         self.retry = Retry(retries)
+        # As in Go's net/http: a proxy has no way to this machine's own addresses.
+        self.mounts = NO_PROXY if _is_loopback(httpx.URL(self.base_url).host) else {}
         self.headers = {"User-Agent": f"musiva/{__version__}"}
         if checked_key("api_key", api_key) is not None:
             self.headers["Authorization"] = f"Bearer {api_key}"
@@ -106,6 +113,15 @@ def _models_of(content: bytes) -> list[dict[str, object]]:
     if not isinstance(data, list) or not all(isinstance(model, dict) for model in data):
         raise TypeError("data is no list of models")
     return data
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _checked_url(base_url: str) -> str:

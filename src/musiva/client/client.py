@@ -46,7 +46,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._calls = Calls(base_url, api_key, timeout, retries)
-        self._http = httpx.Client(limits=LIMITS, transport=transport)
+        self._http = httpx.Client(limits=LIMITS, transport=transport, mounts=self._calls.mounts)
 
     def __enter__(self) -> Client:
         return self

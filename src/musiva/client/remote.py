@@ -8,12 +8,12 @@ import queue
 import secrets
 import threading
 import uuid
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from musiva.client.async_client import AsyncClient, AsyncStream
 from musiva.client.options import EngineOptions, Options
-from musiva.client.pictures import Completed, Picture, Preview
+from musiva.client.pictures import Completed, Picture, Preview, Progress
 from musiva.client.pictures import Event as ServerEvent
 from musiva.client.retry import Timeout
 from musiva.core.errors import Cancelled, InvalidInput, Unavailable
@@ -89,22 +89,25 @@ class RemoteEngine:
         """Pictures of all prompts, in order; `num_images` of each. Prompt i uses the same seed as
         prompt 0.
 
-        latents: None, since a server takes none. Raises InvalidInput, or what the first failed
+        latents: None, since a server takes none. previews: change nothing here, and are refused as
+        by `stream`. Raises InvalidInput, or what the first failed
         request failed of; the others are then cancelled.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             return []
-        wanted = _checked(latents, quality, options)
+        wanted = _checked(latents, quality, previews, options)
+        # Progress tells how many previews there can be.
+        progress = previews > 0
         streams: list[AsyncStream] = []
         for place, prompt in enumerate(prompts):
             try:
                 streams.append(
-                    self._client.stream(prompt, previews=previews, progress=False, **wanted)
+                    self._client.stream(prompt, previews=previews, progress=progress, **wanted)
                 )
             except InvalidInput as error:
                 raise _placed(error, place) from error
-        drawing = self._start(_draw(streams))
+        drawing = self._start(_draw(streams, previews))
         try:
             pictures = _result(drawing)
         finally:
@@ -121,14 +124,15 @@ class RemoteEngine:
         **options: Unpack[EngineOptions],
     ) -> RemoteStream:
         """Events of one request up to "done", as of an engine; of those that come faster than the
-        server can send them, it leaves out "progress" and "preview". num_evaluations of a picture
-        is 0 if nothing was told before it. Raises what the request failed of; leaving the loop
-        early cancels it.
+        server can send them, it leaves out "progress" and "preview". previews: up to one per
+        evaluation but the last, and at most 100; more are refused once the server has told how
+        many evaluations there are. Raises what the request failed of, also what an engine refuses
+        at once; leaving the loop early cancels it.
         """
-        wanted = _checked(latents, quality, options)
+        wanted = _checked(latents, quality, previews, options)
         events = self._client.stream(prompt, previews=previews, **wanted)
         news: News = queue.SimpleQueue()
-        return RemoteStream(self._start(_listen(events, news)), news)
+        return RemoteStream(self._start(_listen(events, previews, news)), news)
 
     def _start(self, work: Coroutine[None, None, T]) -> concurrent.futures.Future[T]:
         with self._lock:
@@ -207,14 +211,15 @@ class RemoteStream(Iterator[Event]):
         return Event(self._request, "progress", *at) if told.evaluation else None
 
 
-async def _draw(streams: Sequence[AsyncStream]) -> list[Picture]:
+async def _draw(streams: Sequence[AsyncStream], previews: int) -> list[Picture]:
     """Pictures of all requests, side by side. Raises what the first that fails fails of."""
     gate = asyncio.Semaphore(AT_A_TIME)
 
     async def one(place: int, stream: AsyncStream) -> list[Picture]:
         try:
             async with gate, stream as events:
-                found = {e.index: e.picture async for e in events if isinstance(e, Completed)}
+                told = _within(events, previews)
+                found = {e.index: e.picture async for e in told if isinstance(e, Completed)}
         except InvalidInput as error:
             raise _placed(error, place) from error
         return [found[index] for index in sorted(found)]
@@ -228,10 +233,21 @@ async def _draw(streams: Sequence[AsyncStream]) -> list[Picture]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _listen(stream: AsyncStream, news: News) -> None:
+async def _listen(stream: AsyncStream, previews: int, news: News) -> None:
     async with stream as events:
-        async for event in events:
+        async for event in _within(events, previews):
             news.put(event)
+
+
+async def _within(events: AsyncStream, previews: int) -> AsyncIterator[ServerEvent]:
+    """Raises InvalidInput for more previews than there can be, as an engine does; to the server, as
+    to OpenAI's, their number is only the most that come.
+    """
+    async for event in events:
+        if isinstance(event, Progress) and previews >= event.num_evaluations:
+            last = event.num_evaluations - 1
+            raise InvalidInput("previews", previews, f"a whole number from 0 to {last}")
+        yield event
 
 
 def _result(work: concurrent.futures.Future[T]) -> T:
@@ -241,7 +257,9 @@ def _result(work: concurrent.futures.Future[T]) -> T:
         raise Cancelled("closed") from error
 
 
-def _checked(latents: object | None, quality: object, options: Mapping[str, object]) -> Options:
+def _checked(
+    latents: object | None, quality: object, previews: object, options: Mapping[str, object]
+) -> Options:
     """Options with a seed. Raises InvalidInput for what only an engine in this process takes, and
     TypeError for an option that an engine does not have.
     """
@@ -255,6 +273,8 @@ def _checked(latents: object | None, quality: object, options: Mapping[str, obje
     if not isinstance(quality, int) or isinstance(quality, bool):
         # OpenAI's words, which a server takes, have no effect.
         raise InvalidInput("quality", quality, "a whole number from 1 to 100")
+    if not isinstance(previews, int) or isinstance(previews, bool) or previews < 0:
+        raise InvalidInput("previews", previews, "a whole number from 0 to 100")
     seed = options.get("seed")
     drawn = secrets.randbits(32) if seed is None else seed
     return Options(**{**options, "quality": quality, "seed": drawn})  # pyright: ignore[reportArgumentType]

@@ -79,6 +79,9 @@ def _count(environ: Mapping[str, str], name: str) -> int | None:
     value = environ.get(name)
     if not value:
         return None
-    if not value.isdecimal() or len(value) > 4 or not 1 <= int(value) <= MAX_THREADS:
+    if (
+        not (value.isascii() and value.isdecimal() and len(value) <= 4)
+        or not 1 <= int(value) <= MAX_THREADS
+    ):
         raise InvalidInput(name, value, f"a whole number from 1 to {MAX_THREADS}")
     return int(value)

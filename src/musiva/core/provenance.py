@@ -1,7 +1,6 @@
 """A picture carries what made it: a body for `POST /v1/images/generations`, as JSON.
 
-PNG has it in the text chunk "musiva"; JPEG and WebP have it in the EXIF field UserComment (Exif
-2.32, section 4.6.5; tag 0x9286, eight bytes that name the character code, then the text). The JSON
+PNG has it in the text chunk "musiva"; JPEG and WebP have it in the EXIF field UserComment. The JSON
 is ASCII, other characters are escaped, so that readers need no more than that.
 """
 
@@ -10,26 +9,22 @@ from __future__ import annotations
 import io
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from typing import BinaryIO
 
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.PngImagePlugin import PngInfo
 
 import musiva
+from musiva.core.containers import ASCII_CODE, EXIF_IFD, USER_COMMENT, read_text
 from musiva.core.errors import InvalidInput
 
 __all__ = ["exif", "png_info", "read_parameters"]
 
 CHUNK = "musiva"
 SOFTWARE = 0x0131
-EXIF_IFD = 0x8769
-USER_COMMENT = 0x9286
-ASCII_CODE = b"ASCII\0\0\0"
 # A JPEG segment holds 65,533 bytes, "Exif\0\0" among them.
 MAX_EXIF_BYTES = 65_527
-FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def png_info(parameters: Mapping[str, object]) -> PngInfo:
@@ -56,7 +51,8 @@ def exif(parameters: Mapping[str, object]) -> bytes:
 
 
 def read_parameters(source: str | os.PathLike[str] | bytes | BinaryIO) -> dict[str, object]:
-    """What made a picture: a file by its path, its bytes, or open for reading.
+    """What made a picture: a file by its path, its bytes, or open for reading. Thread-safe, if the
+    file is the caller's alone; no pixel is decoded.
 
     Raises InvalidInput for "picture": no file, no picture, one without parameters, or with
     parameters that are not those of one picture.
@@ -64,20 +60,12 @@ def read_parameters(source: str | os.PathLike[str] | bytes | BinaryIO) -> dict[s
     name = source if isinstance(source, str | os.PathLike) else "the picture"
     shown = os.fspath(name)
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with warnings.catch_warnings():
-            # Pillow warns of damaged fields; what is left of them is judged below.
-            warnings.simplefilter("ignore", UserWarning)
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as picture:
-                text = _text(picture)
+        text = _text(source)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InvalidInput("picture", shown, "a file that exists") from error
     except PermissionError as error:
         raise InvalidInput("picture", shown, "a file that may be read") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidInput("picture", shown, f"{Image.MAX_IMAGE_PIXELS} pixels at most") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError) as error:
         raise InvalidInput("picture", shown, "a whole PNG, JPEG or WebP file") from error
     if text is None:
         allowed = "a picture that Musiva made; this one carries no parameters"
@@ -92,13 +80,11 @@ def read_parameters(source: str | os.PathLike[str] | bytes | BinaryIO) -> dict[s
     return parameters
 
 
-def _text(picture: Image.Image) -> str | None:
-    """The text as it stands in the file, or None without one."""
-    if isinstance(picture, PngImageFile):
-        # Some programs move the chunk behind the pixels; only reading them all finds it there.
-        text = picture.info.get(CHUNK) or picture.text.get(CHUNK)
-        return None if text is None else str(text)
-    comment = picture.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT)
-    if not isinstance(comment, bytes) or not comment.startswith(ASCII_CODE):
-        return None
-    return comment.removeprefix(ASCII_CODE).rstrip(b"\0 ").decode("ascii", errors="replace")
+def _text(source: str | os.PathLike[str] | bytes | BinaryIO) -> str | None:
+    if isinstance(source, bytes):
+        return read_text(io.BytesIO(source), CHUNK)
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            return _text(file)
+    # A pipe has to be read to be searched.
+    return read_text(source if source.seekable() else io.BytesIO(source.read()), CHUNK)

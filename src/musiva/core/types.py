@@ -58,6 +58,13 @@ class Request:
     def guided(self) -> bool:
         return self.guidance > 1.0
 
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """What was asked for and changes nothing, as "FIELD: why"; users are told."""
+        if self.negative_prompt and not self.guided:
+            return ("negative_prompt: has no effect without guidance, which is off at 1 and below",)
+        return ()
+
 
 class Kind(StrEnum):
     ENCODE = "encode"

@@ -135,12 +135,12 @@ class Engine:
         self,
         prompt: str,
         *,
-        negative_prompt: str = "",
+        negative_prompt: str | None = None,
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         seed: int | None = None,
         guidance: float | None = None,
-        num_images: int = 1,
+        num_images: int | None = None,
         quality: int = 100,
         sampler: str | None = None,
         spacing: str | None = None,
@@ -148,8 +148,9 @@ class Engine:
         previews: int = 0,
         request_id: str | None = None,
     ) -> Request:
-        """A checked request; None is the model's default, a seed of None a random one. previews: of
-        each picture, up to one per evaluation but the last; they change no picture.
+        """A checked request; None is the model's default, a random seed, one picture, no negative
+        prompt. previews: of each picture, up to one per evaluation but the last; they change no
+        picture.
 
         Raises InvalidInput naming the first field that is not allowed, its value and what is.
         """
@@ -160,11 +161,12 @@ class Engine:
             else (_whole("size", size[0], 1), _whole("size", size[1], 1))
         )
         self.pipeline.check_size(size)
-        num_images = _whole("num_images", num_images, 1, defaults.max_images)
+        count = 1 if num_images is None else num_images
+        count = _whole("num_images", count, 1, defaults.max_images)
         seed = (
             int.from_bytes(os.urandom(4), "big")
             if seed is None
-            else _whole("seed", seed, 0, MAX_SEED - (num_images - 1))
+            else _whole("seed", seed, 0, MAX_SEED - (count - 1))
         )
         guidance = (
             defaults.guidance if guidance is None else _number("guidance", guidance, 0.0, 100.0)
@@ -181,12 +183,14 @@ class Engine:
         return Request(
             id=request_id or uuid.uuid4().hex,
             prompt=self._checked_prompt("prompt", prompt),
-            negative_prompt=self._checked_prompt("negative_prompt", negative_prompt, empty=True),
+            negative_prompt=self._checked_prompt(
+                "negative_prompt", "" if negative_prompt is None else negative_prompt, empty=True
+            ),
             size=size,
             path=path,
             seed=seed,
             guidance=guidance,
-            num_images=num_images,
+            num_images=count,
             quality=quality,
             previews=_whole("previews", previews, 0, last),
         )

@@ -18,7 +18,13 @@ from musiva.server.answers import Health, Model, ModelList
 from musiva.server.config import AppConfig
 from musiva.server.errors import ApiError, add_error_handlers
 from musiva.server.generations import ImagesApi, skip_body
-from musiva.server.middleware import CountRequests, RequireKey
+from musiva.server.middleware import (
+    REQUEST_ID,
+    AnswerUnforeseen,
+    CountRequests,
+    NameRequests,
+    RequireKey,
+)
 from musiva.server.models import describe_model
 from musiva.server.openapi import openapi_document
 from musiva.telemetry import Metrics
@@ -69,14 +75,16 @@ def _add_middleware(app: FastAPI, metrics: Metrics, config: AppConfig) -> None:
     """The last one added stands outside of the others."""
     if config.api_key is not None:
         app.add_middleware(RequireKey, key=config.api_key)
+    app.add_middleware(AnswerUnforeseen)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=("Retry-After",),
+            expose_headers=("Retry-After", REQUEST_ID),
         )
+    app.add_middleware(NameRequests)
     app.add_middleware(CountRequests, metrics=metrics)
 
 
@@ -86,7 +94,7 @@ def _add_images(app: FastAPI, api: ImagesApi) -> None:
     @app.post("/v1/images/edits")
     @app.post("/v1/images/variations")
     async def not_here(http: Request) -> Response:
-        await skip_body(http, MAX_REFUSED_BYTES)
+        await skip_body(http, MAX_REFUSED_BYTES, api.config.body_seconds)
         name = api.engine.pipeline.name
         message = f"{http.url.path}: not supported by this model, {name!r}, which makes pictures"
         raise ApiError(400, f"{message} from a prompt: /v1/images/generations", code="unsupported")

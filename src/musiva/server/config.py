@@ -20,8 +20,8 @@ class AppConfig:
     "url". max_waiting: image requests at a time, running ones and those that are still read by
     their clients included; one more gets 429. threads: that check prompts and encode pictures.
     api_key: what clients have to send as a bearer token, None for no key. cors_origins: pages from
-    elsewhere that may use the API, such as "https://example.org"; "*" is any. stall_seconds: for
-    which a client may leave a stream unread.
+    elsewhere that may use the API, such as "https://example.org"; "*" is any. body_seconds: that a
+    client may take to send a body. stall_seconds: for which it may leave a stream unread.
 
     Raises InvalidInput for "max_waiting", "api_key" and "cors_origin".
     """
@@ -32,6 +32,7 @@ class AppConfig:
     threads: int = min(4, os.cpu_count() or 1)
     api_key: str | None = field(default=None, repr=False)
     cors_origins: tuple[str, ...] = ()
+    body_seconds: float = 30.0
     stall_seconds: float = 60.0
 
     def __post_init__(self) -> None:

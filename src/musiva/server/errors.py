@@ -84,17 +84,17 @@ def to_response(refusal: Refusal) -> JSONResponse:
 
 
 def add_error_handlers(app: FastAPI) -> None:
+    """For errors that are raised on purpose; `AnswerUnforeseen` has the others."""
     app.add_exception_handler(ApiError, _on_error)
     app.add_exception_handler(MusivaError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    # Starlette raises these again after the answer, and the server under it logs them.
-    app.add_exception_handler(Exception, _on_error)
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:
     refusal = refusal_of(error)
     if isinstance(error, MusivaError) and refusal.status == 500:
-        log.error("%s %s failed: %s", request.method, request.url.path, error)
+        told = request.state.request_id, request.method, request.url.path, error
+        log.error("request %s: %s %s failed: %s", *told)
     return to_response(refusal)
 
 

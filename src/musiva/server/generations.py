@@ -7,7 +7,7 @@ import base64
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -70,10 +70,11 @@ class ImagesApi:
     async def generate(self, http: Request) -> Response:
         started = time.perf_counter()
         try:
-            content = await _read_body(http, self.config.max_body_bytes)
+            content = await _read_body(http, self.config)
             _check_media_type(http)
             body = parse_body(content, self.engine.pipeline.defaults.max_images)
-            request = await self.in_pool(to_request, self.engine, body)
+            request_id = http.state.request_id
+            request = await self.in_pool(to_request, self.engine, body, request_id)
             generation = Generation(self, body, request, started, http)
             if not body.stream:
                 return await generation.answer()
@@ -138,13 +139,19 @@ class Generation:
     async def events(
         self, receive: Receive
     ) -> AsyncGenerator[Progress | PartialImage | Completed | None, None]:
-        """What a stream tells. None is said once the request is admitted, and when all is quiet."""
+        """What a stream tells. None is said once the request is admitted, and when all is quiet.
+
+        The first progress comes before all else, so that a client knows num_evaluations.
+        """
         kinds = ["picture", "preview"] + ["progress"] * bool(self.body.progress)
         total = self.api.engine.num_evaluations(self.request)
         shown = [0] * self.request.num_images
-        before, quiet = -1, 0
+        before, quiet = None, 0
         with self.api.job(self.request, receive, kinds) as job:
             yield None
+            if self.body.progress:
+                before = job.num_before
+                yield Progress(index=0, evaluation=0, num_evaluations=total, waiting=before)
             while True:
                 queued = job.num_before if self.body.progress else None
                 if queued not in (None, before):
@@ -176,10 +183,7 @@ class Generation:
 
     @property
     def _warnings(self) -> list[str]:
-        warnings = self.body.without_effect
-        if self.request.negative_prompt and not self.request.guided:
-            warnings.append("negative_prompt: has no effect with guidance_scale at 1 or below")
-        return warnings
+        return [*self.body.without_effect, *self.request.without_effect]
 
     def _usage(self, num_images: int) -> Usage:
         pipeline, request = self.api.engine.pipeline, self.request
@@ -250,29 +254,36 @@ def _check_media_type(http: Request) -> None:
         raise ApiError(415, str(error), code="unsupported_media_type")
 
 
-async def _read_body(http: Request, limit: int) -> bytes:
-    """Raises ApiError (413), and ClientDisconnect."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in http.stream():
-        size += len(chunk)
-        if size <= limit:
-            chunks.append(chunk)
-        elif size > READ_ON * limit:
-            break
+async def _read_body(http: Request, config: AppConfig) -> bytes:
+    """Raises ApiError (408, 413), and ClientDisconnect."""
+    limit, chunks, size = config.max_body_bytes, [], 0
+    try:
+        async with asyncio.timeout(config.body_seconds):
+            async for chunk in http.stream():
+                size += len(chunk)
+                if size <= limit:
+                    chunks.append(chunk)
+                elif size > READ_ON * limit:
+                    break
+    except TimeoutError:
+        message = f"body: not complete after {config.body_seconds:g} s"
+        headers = {"Connection": "close"}
+        raise ApiError(408, message, code="request_timeout", headers=headers) from None
     if size > limit:
         message = f"body: got more than {limit} bytes; allowed: at most {limit} bytes"
         raise ApiError(413, message, code="body_too_large")
     return b"".join(chunks)
 
 
-async def skip_body(http: Request, limit: int) -> None:
-    """Read a body, up to a limit, and keep nothing of it. Raises ClientDisconnect."""
+async def skip_body(http: Request, limit: int, seconds: float) -> None:
+    """Read a body, up to a limit of bytes and of time, and keep nothing of it."""
     size = 0
-    async for chunk in http.stream():
-        size += len(chunk)
-        if size > limit:
-            return
+    with suppress(ClientDisconnect, TimeoutError):
+        async with asyncio.timeout(seconds):
+            async for chunk in http.stream():
+                size += len(chunk)
+                if size > limit:
+                    return
 
 
 def _base64(content: bytes) -> str:

@@ -132,8 +132,10 @@ def parse_body(body: bytes, max_images: int) -> ImagesBody:
     )
 
 
-def to_request(engine: Engine, body: ImagesBody) -> Request:
-    """The engine's request. Raises UnknownModel or InvalidInput, with the names of this API."""
+def to_request(engine: Engine, body: ImagesBody, request_id: str) -> Request:
+    """The engine's request, of that id. Raises UnknownModel or InvalidInput, with the names of this
+    API.
+    """
     name = engine.pipeline.name
     if body.model not in (None, name):
         raise UnknownModel("model", body.model, name)
@@ -144,16 +146,17 @@ def to_request(engine: Engine, body: ImagesBody) -> Request:
     try:
         request = engine.request(
             body.prompt,
-            negative_prompt=body.negative_prompt or "",
+            negative_prompt=body.negative_prompt,
             size=_size(body.size),
             steps=body.steps,
             seed=body.seed,
             guidance=body.guidance_scale,
-            num_images=1 if body.n is None else body.n,
+            num_images=body.n,
             quality=body.quality if isinstance(body.quality, int) else 100,
             sampler=body.sampler,
             spacing=body.spacing,
             shift=body.shift,
+            request_id=request_id,
         )
     except InvalidInput as error:
         field = PUBLIC.get(error.field, error.field)

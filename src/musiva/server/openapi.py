@@ -36,6 +36,7 @@ ERRORS = {
     400: "a value is not allowed; `param` names it",
     401: "no API key, or a wrong one",
     404: "no such model or path",
+    408: "the body did not come in time",
     413: "the body is too long",
     415: "the body is not sent as application/json",
     429: "too many requests; Retry-After says when to come back",
@@ -86,7 +87,7 @@ def _paths(model: Model, keyed: bool) -> Json:
         "/v1/images/generations": {
             "post": guarded(
                 "Make pictures from a prompt, in one answer or as a stream.",
-                *(400, 404, 413, 415, 429, 500, 503),
+                *(400, 404, 408, 413, 415, 429, 500, 503),
                 requestBody=_request_body(model),
                 ok=_images(),
             )
