@@ -165,7 +165,9 @@ def test_final_latents_come_late_leave_early_and_start_anywhere(pipeline: Pipeli
 
 
 def test_an_unknown_bench() -> None:
-    with pytest.raises(InvalidInput, match="allowed: generate, parity, server, suite"):
+    with pytest.raises(
+        InvalidInput, match="allowed: fidelity, generate, parity, server, studio, suite"
+    ):
         run_bench("nothing", quick=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-__all__ = ["SEEN_MS", "ask", "drop", "make", "seen", "tiles"]
+__all__ = ["SEEN_MS", "ask", "drop", "make", "ready", "seen", "tiles"]
 
 SEEN_MS = 8000
 DROP = """
@@ -18,10 +18,18 @@ DROP = """
   const dataTransfer = new DataTransfer();
   dataTransfer.items.add(new File([bytes], name, { type }));
   for (const kind of ["dragover", "drop"]) {
-    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true }));
+    const options = { dataTransfer, bubbles: true, cancelable: true };
+    document.body.dispatchEvent(new DragEvent(kind, options));
   }
 }
 """
+
+
+def ready(page: Page) -> None:
+    """Wait until the form knows the model's limits."""
+    from playwright.sync_api import expect
+
+    expect(page.locator("#size option")).not_to_have_count(0, timeout=SEEN_MS)
 
 
 def ask(page: Page, prompt: str) -> None:

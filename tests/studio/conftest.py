@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from musiva.perf.benches.studio_browser import open_browser, why_not
+from tests.studio.acting import ready
 from tests.studio.fake import FakeServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-# Nothing but this machine is asked for anything, and a container's root may start it.
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 DESK = (1280, 860)
 PATIENCE_MS = 8000
 
@@ -34,17 +24,11 @@ def browser() -> Iterator[Browser]:
     """Closed after the last test of this folder: while it is open, no other test of the same
     process can run an event loop of its own.
     """
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("playwright is not installed: pip install playwright")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+    missing = why_not()
+    if missing:
+        pytest.skip(missing)
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="package")
@@ -69,7 +53,8 @@ Open = Callable[..., "Page"]
 @pytest.fixture
 def studio(browser: Browser, fake: FakeServer) -> Iterator[Open]:
     """Open the studio in a browser that knows nothing yet: a function of options of
-    `Browser.new_context`, and `script` to run before the page's own. Fails on errors in scripts.
+    `Browser.new_context`, and `script` to run before the page's own. Fails on errors in scripts,
+    and on requests to anywhere else.
     """
     with opener(browser, fake.url) as opened:
         yield opened
@@ -87,9 +72,13 @@ def opener(browser: Browser, url: str) -> Iterator[Open]:
 
     def watch(page: Page) -> None:
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda r: r.url.startswith((url, "blob:", "data:")) or errors.append(r.url))
+        page.on(
+            "request", lambda r: r.url.startswith((url, "blob:", "data:")) or errors.append(r.url)
+        )
 
-    def opened(*, script: str | None = None, size: tuple[int, int] = DESK, **options: object) -> Page:
+    def opened(
+        *, script: str | None = None, size: tuple[int, int] = DESK, **options: object
+    ) -> Page:
         viewport = {"width": size[0], "height": size[1]}
         context = browser.new_context(viewport=viewport, **options)  # type: ignore[arg-type]
         contexts.append(context)
@@ -99,6 +88,7 @@ def opener(browser: Browser, url: str) -> Iterator[Open]:
             context.add_init_script(script)
         page = context.new_page()
         page.goto(url)
+        ready(page)
         return page
 
     yield opened

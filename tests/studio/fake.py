@@ -25,7 +25,7 @@ from starlette.types import Send
 
 from musiva.studio import routes
 
-__all__ = ["MODEL", "Fault", "FakeServer", "draw", "png"]
+__all__ = ["MODEL", "FakeServer", "Fault", "draw", "png", "seeds", "wait_until"]
 
 MODEL: Mapping[str, object] = {
     "id": "default",
@@ -76,13 +76,14 @@ class FakeServer:
     """Serves the studio on a loopback port, in a thread. Attributes may be changed at any time.
 
     bodies: of all requests for pictures. ended: how their answers ended, in that order.
-    let_go: while cleared, requests stop after their third evaluation.
+    let_go: while cleared, requests stop after the third evaluation of picture `held`.
     """
 
     def __init__(self) -> None:
         self.model = dict(MODEL)
         self.evaluations = 6
         self.seconds = 0.01
+        self.held = 0
         self.key: str | None = None
         self.faults: list[Fault] = []
         self.bodies: list[dict[str, object]] = []
@@ -98,7 +99,8 @@ class FakeServer:
     def reset(self) -> None:
         """As at the beginning, but for the address."""
         self.let_go.set()
-        self.model, self.key, self.evaluations, self.seconds = dict(MODEL), None, 6, 0.01
+        self.model, self.key, self.held = dict(MODEL), None, 0
+        self.evaluations, self.seconds = 6, 0.01
         for kept in (self.faults, self.bodies, self.ended):
             kept.clear()
 
@@ -148,8 +150,13 @@ class FakeServer:
         if fault and fault.status:
             return JSONResponse({"error": fault.error}, fault.status, dict(fault.headers))
         if not body.get("stream"):
-            data = [{"b64_json": encoded(png(body, index))} for index in range(body.get("n") or 1)]
-            return JSONResponse({"created": 1, "data": data})
+            seed = int(body.get("seed") or 0)
+            data = [
+                {"b64_json": encoded(png(body, index)), "seed": seed + index}
+                for index in range(body.get("n") or 1)
+            ]
+            known = {"output_format": "png", "size": body["size"], "model": "default"}
+            return JSONResponse({"created": 1, "data": data, **known, "warnings": []})
         return Breakable(self._stream(body, fault), media_type="text/event-stream")
 
     async def _stream(self, body: Mapping[str, object], fault: Fault | None) -> AsyncIterator[str]:
@@ -173,7 +180,8 @@ class FakeServer:
     ) -> AsyncIterator[str]:
         for evaluation in range(self.evaluations):
             until = time.monotonic() + self.seconds
-            while time.monotonic() < until or (evaluation == 3 and not self.let_go.is_set()):
+            here = (index, evaluation) == (self.held, 3)
+            while time.monotonic() < until or (here and not self.let_go.is_set()):
                 await asyncio.sleep(0.005)
                 if self._dying.is_set():
                     raise BrokenPipeError("the server goes away")
@@ -237,7 +245,8 @@ def png(body: Mapping[str, object], index: int = 0, blur: int = 0) -> bytes:
 def draw(size: str, seed: int, blur: int = 0) -> Image.Image:
     """Three coloured balls on a gradient, other ones for each seed."""
     natural = tuple(int(side) for side in size.split("x"))
-    width, height = (4 * side for side in natural)
+    scale = 1 if blur else 3
+    width, height = (scale * side for side in natural)
     hues = [(seed * 47 + 90 * i) % 360 for i in range(4)]
     picture = Image.linear_gradient("L").resize((width, height))
     ground = Image.new("RGB", (width, height), f"hsl({hues[3]}, 55%, 88%)")
@@ -249,8 +258,9 @@ def draw(size: str, seed: int, blur: int = 0) -> Image.Image:
         pen.ellipse(box, fill=f"hsl({hue}, 70%, 58%)")
         shine = (x * width - r * 0.6, y * height - r * 0.7, x * width, y * height - r * 0.2)
         pen.ellipse(shine, fill=f"hsl({hue}, 80%, 78%)")
-    smooth = ground.resize((natural[0], natural[1]), Image.Resampling.LANCZOS)
-    return smooth.filter(ImageFilter.GaussianBlur(2 * blur)) if blur else smooth
+    if blur:
+        return ground.filter(ImageFilter.BoxBlur(2 * blur))
+    return ground.reduce(scale)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -260,5 +270,9 @@ def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def prompts(bodies: Sequence[Mapping[str, object]]) -> list[object]:
-    return [body["prompt"] for body in bodies]
+def seeds(bodies: Sequence[Mapping[str, object]]) -> dict[object, set[object]]:
+    """The seeds that each prompt was asked for with."""
+    found: dict[object, set[object]] = {}
+    for body in bodies:
+        found.setdefault(body["prompt"], set()).add(body["seed"])
+    return found

@@ -78,9 +78,12 @@ def test_compare_two(page: Page) -> None:
     assert 70 < float(wipe.input_value()) < 80
     page.get_by_role("button", name="Swap A and B").click()
     assert rows.nth(1).locator("td").all_inner_texts() == ["2", "1", "differs"]
-    page.get_by_text("Side by side").click()
+    page.get_by_role("radio", name="Side by side").check()
     expect(wipe).to_be_hidden()
-    left, right = page.locator("#compare-a").bounding_box(), page.locator("#compare-b").bounding_box()
+    left, right = (
+        page.locator("#compare-a").bounding_box(),
+        page.locator("#compare-b").bounding_box(),
+    )
     assert left is not None
     assert right is not None
     assert left["x"] + left["width"] <= right["x"]

@@ -217,7 +217,9 @@ def _bench(commands: Commands) -> None:
         help="measure",
         description="Measure; correctness is checked first, and without it no speed is told.",
     )
-    p.add_argument("name", metavar="NAME", help="fidelity, generate, parity, server or suite")
+    p.add_argument(
+        "name", metavar="NAME", help="fidelity, generate, parity, server, studio or suite"
+    )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     p.add_argument(
         "--quick", action="store_true", help="under 3 minutes on 2 cores, with small samples"

@@ -1,4 +1,4 @@
-"""The studio: one page for making pictures in a browser, plain modules and nothing from elsewhere."""
+"""The studio: a page for making pictures, of plain modules, with nothing from elsewhere."""
 
 from __future__ import annotations
 

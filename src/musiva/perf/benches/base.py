@@ -17,6 +17,7 @@ BENCHES: Mapping[str, str] = {
     "generate": "musiva.perf.benches.generate",
     "parity": "musiva.perf.benches.parity",
     "server": "musiva.perf.benches.server",
+    "studio": "musiva.perf.benches.studio",
     "suite": "musiva.perf.benches.suite",
 }
 

@@ -17,20 +17,20 @@ TOGETHER = 8  # pictures asked for at once
 
 
 def answer(question: Message) -> Message:
-    """question: exam, data: paths; counts: questions by paper, where not all; seed.
+    """question: model; exam, data: paths; counts: questions by paper, where not all; seed.
 
     The gate marks the pictures that were learnt from: an examiner who fails those measures nothing.
     """
     exam = load_script(Path(question["exam"]))
     examiner = exam.Examiner(Path(question["data"]))
     gate, rows = Gate(), []
-    with Engine.load("default") as engine:
+    with Engine.load(question["model"]) as engine:
         size = engine.pipeline.defaults.size
         for paper, most in exam.PAPERS.items():
             asked = examiner.questions(paper, question["counts"].get(paper, most))
             known = [examiner.mark(one, examiner.solution(one, size)) for one in asked]
             share = _share(known)
-            gate.check(f"examiner_knows_{paper}", share, holds=share >= 0.98)
+            gate.check(f"examiner_knows_{paper}", share, holds=share >= 0.95)
             start = time.perf_counter()
             marks = []
             for first in range(0, len(asked), TOGETHER):

@@ -37,6 +37,7 @@ def measure(*, quick: bool) -> Findings:
     findings = Findings()
     threads = min(2, os.cpu_count() or 1)
     question = {
+        "model": "default",
         "exam": str(root / "recipes" / "emoji_exam.py"),
         "data": str(root / "data" / "npm"),
         "counts": QUICK if quick else {},

@@ -23,7 +23,7 @@ from musiva.perf.benches.http_client import Answer, Client, pixels_hash
 from musiva.perf.child import Message, child_environment
 from musiva.perf.measure import percentile
 
-__all__ = ["KEYS", "Load", "measure"]
+__all__ = ["KEYS", "Load", "measure", "running_server"]
 
 KEYS = ("server_requests_ok", "server_memory_growth")
 COMPARED = 0.05
@@ -49,7 +49,7 @@ def measure(*, quick: bool, load: Load | None = None) -> Findings:
     import torch
 
     findings = Findings()
-    with _server(load.model, torch.get_num_threads()) as (process, url):
+    with running_server(load.model, torch.get_num_threads()) as (process, url):
         sizes: list[str] = _get(f"{url}/v1/models")["data"][0]["sizes"]
         answers, memory, seconds = _drive(load, url, sizes, _resident(process.pid))
         end = _end(process)
@@ -67,7 +67,7 @@ def measure(*, quick: bool, load: Load | None = None) -> Findings:
 
 
 @contextmanager
-def _server(model: str, threads: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running_server(model: str, threads: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`musiva serve` on a free port, and its address once it accepts. Raises ExecutionFailed if it
     never does.
     """

@@ -146,7 +146,7 @@ class App {
   showFailure(request) {
     const { message, param } = request.error ?? { message: "", param: null };
     announce(`Failed: ${message}`);
-    if (param && this.form.says(request.parameters)) this.form.showErrors({ [param]: message });
+    if (param && this.form.says(request.parameters, param)) this.form.showErrors({ [param]: message });
   }
 
   /** @param {Request} request a failed one, back into the form */

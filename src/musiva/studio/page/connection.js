@@ -23,6 +23,7 @@ export class Connection {
   #timer;
   #failures = 0;
   #lastSign = -Infinity;
+  #lostAt = -Infinity;
   /** @type {Promise<void> | null} */
   #asking = null;
 
@@ -51,10 +52,15 @@ export class Connection {
     this.#lastSign = performance.now();
   }
 
-  /** A request found the connection broken: nothing is sent until /healthz answers. */
+  /**
+   * A request found the connection broken: nothing is sent until /healthz answers. A server that
+   * goes away may still answer for a moment.
+   */
   lost() {
+    this.#lostAt = performance.now();
     this.#enter({ kind: "lost", health: this.state.health });
-    return this.check();
+    clearTimeout(this.#timer);
+    this.#timer = window.setTimeout(() => this.check(), RETRY_MS[0]);
   }
 
   /** Ask now, unless a question is already out. */
@@ -76,7 +82,9 @@ export class Connection {
   async #ask() {
     const asked = performance.now();
     try {
-      this.#enter({ kind: "ready", health: await readHealth(AbortSignal.timeout(PATIENCE_MS)) });
+      const health = await readHealth(AbortSignal.timeout(PATIENCE_MS));
+      if (asked < this.#lostAt) return;
+      this.#enter({ kind: "ready", health });
       this.#failures = 0;
     } catch (error) {
       this.#failures += 1;

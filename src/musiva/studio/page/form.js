@@ -107,12 +107,14 @@ export class Form {
   }
 
   /**
-   * Whether the form still says what a request said, but for a drawn seed.
+   * Whether a field still says what a request said.
    *
    * @param {Parameters} parameters
+   * @param {string} name
    */
-  says(parameters) {
-    return JSON.stringify({ ...this.#parameters(), seed: "" }) === JSON.stringify({ ...parameters, seed: "" });
+  says(parameters, name) {
+    const written = { ...this.#parameters(), seed: control("seed").value.trim() };
+    return written[/** @type {Name} */ (name)] === parameters[/** @type {Name} */ (name)];
   }
 
   /** @param {Partial<Record<string, string>>} errors by field; those of no field of ours are left out */

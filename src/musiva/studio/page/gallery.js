@@ -18,7 +18,7 @@ const SHOWN_AT_ONCE = 60;
 export const PICTURE_TYPE = "application/x-musiva-picture";
 const TROUBLE = {
   forbidden: "This browser keeps nothing for this page: pictures are gone when the tab closes. Download what you want to keep.",
-  full: "The browser's storage is full: new pictures are gone when the tab closes. Download them, or delete old ones.",
+  refused: "The browser refused to store new pictures, perhaps for lack of room: they are gone when the tab closes. Download them, or delete old ones.",
 };
 
 export class Gallery {
@@ -36,6 +36,7 @@ export class Gallery {
     this.store = store;
     this.actions = actions;
     at("gallery").addEventListener("keydown", (event) => this.#key(event));
+    at("gallery").addEventListener("focusin", () => this.#rove(this.#current()));
     at("show-more").addEventListener("click", () => this.#showMore());
     at("delete-all").addEventListener("click", () => actions.remove(store.all()));
     at("compare-start").addEventListener("click", () => this.#compare());

@@ -69,8 +69,9 @@ export function fromJson(text) {
   const taken = {};
   for (const name of NAMES) {
     const value = found[name];
-    if (name === "seed" && Number.isInteger(value)) taken.seed = allDigits(text, value);
-    else if (typeof value === (TEXTS.has(name) ? "string" : "number")) taken[name] = value;
+    if (name === "seed") {
+      if (Number.isInteger(value)) taken.seed = allDigits(text, value);
+    } else if (typeof value === (TEXTS.has(name) ? "string" : "number")) taken[name] = value;
   }
   if (taken.negative_prompt === "") delete taken.negative_prompt;
   return /** @type {Parameters} */ (/** @type {unknown} */ (taken));

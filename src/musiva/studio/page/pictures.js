@@ -33,7 +33,7 @@ export class PictureStore {
   /** @param {(change: Change) => void} onChange also when another tab changed something */
   constructor(onChange) {
     this.onChange = onChange;
-    /** Why pictures do not outlive this tab. @type {"forbidden" | "full" | null} */
+    /** Why new pictures do not outlive this tab. @type {"forbidden" | "refused" | null} */
     this.trouble = null;
   }
 
@@ -97,8 +97,9 @@ export class PictureStore {
       const objects = this.#objects("readwrite");
       work(objects);
       await committed(objects.transaction);
+      this.trouble = null;
     } catch {
-      this.trouble = "full";
+      this.trouble = "refused";
     }
   }
 

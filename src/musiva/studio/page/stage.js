@@ -34,7 +34,9 @@ export class Stage {
    */
   show(request, loaded) {
     const cells = request ? this.#cellsOf(request) : this.#latest();
-    const shape = request ? `${request.id}:${cells.length}` : cells.map((cell) => cell.picture?.id).join() || `empty ${loaded}`;
+    // A request keeps its cells when it ends.
+    const id = request?.id ?? cells[0]?.picture?.request ?? `nothing ${loaded}`;
+    const shape = `${id}: ${cells.map((cell) => cell.size)}`;
     const box = at("stage");
     if (shape !== this.#shape) {
       this.#shape = shape;
@@ -64,7 +66,7 @@ export class Stage {
   #latest() {
     const all = this.store.all();
     const pictures = all.filter((picture) => picture.request === all[0]?.request);
-    pictures.sort((a, b) => (a.id < b.id ? -1 : 1));
+    pictures.sort((a, b) => a.id.localeCompare(b.id, "en", { numeric: true }));
     return pictures.map((picture) => {
       const size = `${picture.width}x${picture.height}`;
       return { prompt: picture.parameters.prompt, size, address: addressOf(picture), picture };
