@@ -101,8 +101,8 @@ def denoiser() -> Stage[DenoiserTask]:
             phases=phases,
         ),
         trainer=Trainer.Config(
-            steps=10000,
-            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(7300, 10000)),
+            steps=9400,
+            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(7000, 9400)),
             ema=Ema.Config(decay=0.999),
             workers=2,
         ),

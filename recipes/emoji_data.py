@@ -6,12 +6,8 @@ Labels and tags: emojibase-data (MIT licence), English.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
-import shutil
-import subprocess
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,31 +17,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from musiva.core.errors import Unavailable
+from musiva.perf.npm import Package, fetch
 
-__all__ = ["LABELS", "PICTURES", "Emoji", "Package", "fetch", "load_emoji", "pictures_of", "render"]
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """An npm package at one version; `integrity` is npm's own SHA-512 of the archive."""
-
-    name: str
-    version: str
-    archive: str
-    integrity: str
+__all__ = ["LABELS", "PICTURES", "Emoji", "load_emoji", "pictures_of", "render"]
 
 
 PICTURES = Package(
     name="@lobehub/fluent-emoji-3d",
     version="1.1.0",
-    archive="lobehub-fluent-emoji-3d-1.1.0.tgz",
     integrity="sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
 )
 LABELS = Package(
     name="emojibase-data",
     version="17.0.0",
-    archive="emojibase-data-17.0.0.tgz",
     integrity="sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
 )
 
@@ -67,29 +51,6 @@ class Emoji:
     tone: int
     is_flag: bool
     webp: bytes
-
-
-def fetch(package: Package, directory: Path) -> Path:
-    """The package's archive below `directory`, downloaded with `npm pack` unless it is there.
-
-    Raises Unavailable when npm is missing, fails, or delivers other bytes than the pinned ones.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    archive = directory / package.archive
-    if not archive.exists():
-        if shutil.which("npm") is None:
-            raise Unavailable("npm is needed to fetch the emoji pictures: install Node.js, or put "
-                              f"{package.archive} into {directory}")  # fmt: skip
-        command = ["npm", "pack", f"{package.name}@{package.version}", "--silent"]
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not archive.exists():
-            raise Unavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
-    digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    if f"sha512-{digest}" != package.integrity:
-        raise Unavailable(
-            f"{archive} is not {package.name}@{package.version}: remove it and try again"
-        )
-    return archive
 
 
 def load_emoji(directory: Path) -> list[Emoji]:

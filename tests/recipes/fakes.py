@@ -71,14 +71,12 @@ def put_packages(
         "LABELS": {"package/en/data.json": json.dumps(list(entries)).encode()},
     }
     for pinned, files in contents.items():
-        path = directory / f"{pinned.lower()}.tgz"
+        package = getattr(emoji_data, pinned)
+        path = directory / package.archive
         with tarfile.open(path, "w:gz") as tar:
             for name, content in files.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
         digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
-        package = getattr(emoji_data, pinned)
-        monkeypatch.setattr(
-            emoji_data, pinned, replace(package, archive=path.name, integrity=f"sha512-{digest}")
-        )
+        monkeypatch.setattr(emoji_data, pinned, replace(package, integrity=f"sha512-{digest}"))

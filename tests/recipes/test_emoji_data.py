@@ -8,24 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from musiva.core.errors import Unavailable
 from tests.recipes.fakes import put_packages
-
-
-def test_fetch_without_npm_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import emoji_data
-
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(Unavailable, match=r"npm is needed.*Node.js"):
-        emoji_data.fetch(emoji_data.PICTURES, tmp_path)
-
-
-def test_fetch_refuses_other_bytes(tmp_path: Path) -> None:
-    import emoji_data
-
-    (tmp_path / emoji_data.LABELS.archive).write_bytes(b"something else")
-    with pytest.raises(Unavailable, match=r"is not emojibase-data@17\.0\.0"):
-        emoji_data.fetch(emoji_data.LABELS, tmp_path)
 
 
 def test_pictures_join_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

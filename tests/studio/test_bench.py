@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from musiva.core.errors import ExecutionFailed, Unavailable
+from musiva.core.errors import ExecutionFailed
 from musiva.engine import Engine
-from musiva.perf.benches import studio, studio_axe, studio_page, studio_previews
+from musiva.perf.benches import studio, studio_page, studio_previews
 from musiva.perf.benches.studio_browser import open_studio, why_not
 from musiva.perf.benches.studio_views import views
 from musiva.perf.report import Gate
@@ -103,14 +103,3 @@ def test_previews_are_counted_and_answers_checked(tiny_model: Path) -> None:
 def test_the_page_asks_for_as_many_previews() -> None:
     text = (PAGE / "api.js").read_text(encoding="utf-8")
     assert re.findall(r"PREVIEWS = (\d+)", text) == [str(studio_previews.PREVIEWS)]
-
-
-def test_other_bytes_than_the_pinned_ones_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / studio_axe.ARCHIVE).write_bytes(b"something else")
-    with pytest.raises(Unavailable, match="is not axe-core"):
-        studio_axe.fetch_axe(tmp_path)
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(Unavailable, match="npm is needed"):
-        studio_axe.fetch_axe(tmp_path / "empty")

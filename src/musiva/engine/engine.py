@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from musiva.engine.executor import InlineExecutor
 from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
+from musiva.engine.stream import Stream
 from musiva.samplers import Schedule, build_schedule
 
 if TYPE_CHECKING:
@@ -409,43 +409,6 @@ class Engine:
         except Exception:
             # A listener is the caller's code; one that fails must not stop the pictures of others.
             log.exception("request %s: its listener failed on %r", event.request, event.kind)
-
-
-class Stream:
-    """The events of one request, which is submitted at once; `close` it to leave early, which
-    cancels it.
-    """
-
-    def __init__(self, engine: Engine, request: Request, latents: Sequence[Tensor] | None) -> None:
-        self._engine, self._request = engine, request
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._ended = False
-        engine.submit(request, self._events.put, latents=latents)
-
-    def __iter__(self) -> Iterator[Event]:
-        return self
-
-    def __next__(self) -> Event:
-        if self._ended:
-            raise StopIteration
-        try:
-            event = self._events.get()
-        except BaseException:
-            self.close()
-            raise
-        if event.kind in ("done", "failed"):
-            self._ended = True
-        if event.error is not None:
-            raise event.error
-        return event
-
-    def close(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._engine.cancel(self._request.id)
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def _whole(field: str, value: object, low: int, high: int | None = None) -> int:

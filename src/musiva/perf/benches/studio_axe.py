@@ -4,27 +4,21 @@ pinned and checked.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musiva.core.errors import Unavailable
+from musiva.perf.npm import Package, fetch
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 __all__ = ["check", "fetch_axe"]
 
-VERSION = "4.14.1"
-ARCHIVE = f"axe-core-{VERSION}.tgz"
-# npm's own SHA-512 of the archive.
-INTEGRITY = (
-    "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37Ogu"
-    "dVGtQ=="
+AXE = Package(
+    name="axe-core",
+    version="4.14.1",
+    integrity="sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
 )
 MEMBER = "package/axe.min.js"
 # Colours are only right when nothing fades any more; a shimmer never ends.
@@ -42,22 +36,9 @@ RUN = """async () => {
 def fetch_axe(directory: Path) -> str:
     """The script, from the archive below `directory`, which is downloaded unless it is there.
 
-    Raises Unavailable when npm is missing, fails, or delivers other bytes than the pinned ones.
+    Raises Unavailable when it cannot be had.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    archive = directory / ARCHIVE
-    if not archive.exists():
-        if shutil.which("npm") is None:
-            raise Unavailable(f"npm is needed to fetch {ARCHIVE}: install it, or put the file into "
-                              f"{directory}")  # fmt: skip
-        command = ["npm", "pack", f"axe-core@{VERSION}", "--silent"]
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not archive.exists():
-            raise Unavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
-    digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    if f"sha512-{digest}" != INTEGRITY:
-        raise Unavailable(f"{archive} is not axe-core {VERSION}: remove it and try again")
-    with tarfile.open(archive) as tar:
+    with tarfile.open(fetch(AXE, directory)) as tar:
         member = tar.extractfile(MEMBER)
         assert member is not None
         return member.read().decode()
