@@ -77,12 +77,24 @@ def denoiser() -> Stage[DenoiserTask]:
         ("single", (128, 128)): 0.16, ("scene", (64, 64)): 0.1, ("scene", (96, 96)): 0.06,
         ("scene", (128, 128)): 0.1, ("scene", (96, 128)): 0.02, ("scene", (128, 96)): 0.02,
     }  # fmt: skip
+    few: dict[Source, float] = {
+        ("single", (32, 32)): 0.25, ("single", (64, 64)): 0.15, ("few", (64, 64)): 0.45,
+        ("scene", (64, 64)): 0.15,
+    }  # fmt: skip
+    scenes: dict[Source, float] = {
+        ("single", (32, 32)): 0.15, ("single", (64, 64)): 0.12, ("single", (96, 96)): 0.06,
+        ("single", (128, 128)): 0.12, ("few", (64, 64)): 0.15, ("few", (128, 128)): 0.06,
+        ("scene", (64, 64)): 0.08, ("scene", (96, 96)): 0.1, ("scene", (128, 128)): 0.12,
+        ("scene", (96, 128)): 0.02, ("scene", (128, 96)): 0.02,
+    }  # fmt: skip
     # Which emoji it is decides itself at high noise.
     early, late = Objective.Config(time_mean=1.0), Objective.Config(time_mean=0.4)
     phases = (
         Phase(start=0, shares=names, plain=0.9, white=1.0, rows=512, objective=early),
         Phase(start=3000, shares=places, plain=0.4, white=0.4, rows=2048, objective=early),
         Phase(start=5300, shares=sizes, plain=0.3, white=0.5, rows=2048, objective=late),
+        Phase(start=8800, shares=few, plain=0.6, white=0.5, rows=2048, objective=early),
+        Phase(start=15000, shares=scenes, plain=0.4, white=0.5, rows=2048, objective=late),
     )
     directory = RUNS / "denoiser"
 
@@ -101,8 +113,8 @@ def denoiser() -> Stage[DenoiserTask]:
             phases=phases,
         ),
         trainer=Trainer.Config(
-            steps=9400,
-            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(7000, 9400)),
+            steps=24000,
+            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(19000, 24000)),
             ema=Ema.Config(decay=0.999),
             workers=2,
         ),

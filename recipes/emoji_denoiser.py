@@ -68,7 +68,7 @@ EMPTY_SHARE = 0.1
 DOWNSCALE = 8
 
 
-Source = tuple[Literal["single", "scene"], Size]
+Source = tuple[Literal["single", "few", "scene"], Size]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,7 @@ class DenoiserTask:
         vae: Path
         work: Path
         phases: Sequence[Phase]
+        few: int = 12288
         scenes: int = 6144
         packs_per_step: int = 2
 
@@ -225,9 +226,11 @@ class DenoiserTask:
         if source in self._pools:
             return
         (kind, size), config = source, self.config
-        scenes = self._singles
-        if kind == "scene":
-            scenes = many_scenes(self.emoji, config.scenes, size, config.seed)
+        if kind == "single":
+            scenes = self._singles
+        else:
+            count = config.few if kind == "few" else config.scenes
+            scenes = many_scenes(self.emoji, kind, count, size, config.seed)
         directory = config.work / "latents"
         self._pools[source] = load_pool(
             self.emoji, self._pictures, scenes, self._vae, size, directory

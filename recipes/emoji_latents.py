@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,17 @@ from torch import Tensor
 import emoji_grounds
 from emoji_data import Emoji
 from emoji_grounds import WHITE, draw_ground
-from emoji_scenes import LAYOUTS, Placed, Scene, Size, box_of, draw_scene, held_out_tone
+from emoji_scenes import (
+    DRAWN,
+    FEW,
+    LAYOUTS,
+    Placed,
+    Scene,
+    Size,
+    box_of,
+    draw_scene,
+    held_out_tone,
+)
 from emoji_vae import compose
 from musiva.models.vae import AutoencoderKL
 
@@ -60,12 +71,17 @@ def single_scenes(emoji: Sequence[Emoji], seed: int) -> tuple[list[Scene], list[
     return scenes, ranges
 
 
-def many_scenes(emoji: Sequence[Emoji], count: int, size: Size, seed: int) -> list[Scene]:
-    """`count` scenes of base forms, and now and then flags, drawn for one size."""
-    rng = np.random.default_rng([seed, *size, *b"scene"])
+def many_scenes(
+    emoji: Sequence[Emoji], kind: Literal["few", "scene"], count: int, size: Size, seed: int
+) -> list[Scene]:
+    """`count` scenes of base forms, and now and then flags, drawn for one size. kind "few": of one
+    or two at stated places, two in five on white.
+    """
+    rng = np.random.default_rng([seed, *size, *kind.encode()])
     weights = np.array([0.0 if one.tone else 0.1 if one.is_flag else 1.0 for one in emoji])
     weights /= weights.sum()
-    return [draw_scene(emoji, weights, rng) for _ in range(count)]
+    layouts, white = (FEW, 0.4) if kind == "few" else (DRAWN, 0.1)
+    return [draw_scene(emoji, weights, rng, layouts=layouts, white=white) for _ in range(count)]
 
 
 def paint(

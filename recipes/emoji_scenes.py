@@ -18,8 +18,8 @@ from emoji_grounds import WHITE, Ground, draw_ground
 from musiva.core.errors import InvalidInput
 
 __all__ = [
-    "LAYOUTS", "Placed", "Scene", "Size", "Slot", "box_of", "draw_scene", "held_out_pair",
-    "held_out_tone", "thirds",
+    "DRAWN", "FEW", "LAYOUTS", "Placed", "Scene", "Size", "Slot", "box_of", "draw_scene",
+    "held_out_pair", "held_out_tone", "thirds",
 ]  # fmt: skip
 
 Size = tuple[int, int]  # height, width in pixels
@@ -105,8 +105,16 @@ LAYOUTS: dict[str, tuple[Slot, ...]] = {
         ),
     ),
 }
-# How often, and with how many emoji (at least, at most).
-DRAWN: dict[str, tuple[float, int, int]] = {
+# Layouts of whole scenes, and of a few things, the step from names to scenes: how often each, and
+# with how many emoji (at least, at most).
+Shares = dict[str, tuple[float, int, int]]
+FEW: Shares = {
+    "placed": (0.20, 1, 1),
+    "beside": (0.40, 2, 2),
+    "above": (0.25, 2, 2),
+    "row": (0.15, 2, 2),
+}
+DRAWN: Shares = {
     "single": (0.08, 1, 1),
     "placed": (0.10, 1, 1),
     "beside": (0.26, 2, 2),
@@ -120,18 +128,24 @@ DRAWN: dict[str, tuple[float, int, int]] = {
 
 
 def draw_scene(
-    emoji: Sequence[Emoji], weights: np.ndarray, rng: np.random.Generator, *, held_out: bool = False
+    emoji: Sequence[Emoji],
+    weights: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    layouts: Shares = DRAWN,
+    white: float = 0.1,
+    held_out: bool = False,
 ) -> Scene:
     """A scene of emoji drawn with probabilities `weights` `[N]`, without pairs that are kept out,
-    or with `held_out`, two beside or above each other that are. Raises InvalidInput when there is
-    none.
+    or with `held_out`, two beside or above each other that are. white: the share on white. Raises
+    InvalidInput when there is none.
     """
-    names = list(DRAWN)
-    shares = np.array([DRAWN[name][0] for name in names])
+    names = list(layouts)
+    shares = np.array([layouts[name][0] for name in names])
     layout = names[rng.choice(len(names), p=shares / shares.sum())]
     if held_out:
         layout = ("beside", "above")[rng.integers(2)]
-    _, least, most = DRAWN[layout]
+    _, least, most = layouts[layout]
     count = int(rng.integers(least, most + 1))
     for _ in range(TRIES):
         chosen = rng.choice(len(emoji), count, replace=False, p=weights)
@@ -156,7 +170,7 @@ def draw_scene(
         )
         for index, i in zip(chosen, at, strict=True)
     )
-    return Scene(layout, placed, WHITE if rng.random() < 0.1 else draw_ground(rng))
+    return Scene(layout, placed, WHITE if rng.random() < white else draw_ground(rng))
 
 
 def thirds(chosen: Sequence[int], ground: Ground) -> Scene:

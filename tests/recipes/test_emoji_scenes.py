@@ -12,8 +12,9 @@ from PIL import Image
 from emoji_captions import describe, describe_plainly
 from emoji_data import Emoji
 from emoji_grounds import COLOURS, TEXTURES, WHITE, Ground, draw_ground, with_article
-from emoji_latents import paint, single_scenes
+from emoji_latents import many_scenes, paint, single_scenes
 from emoji_scenes import (
+    FEW,
     LAYOUTS,
     Placed,
     Scene,
@@ -111,6 +112,15 @@ def test_drawn_grounds_are_of_every_kind_and_never_white() -> None:
     assert all(len(set(ground.colours)) == len(ground.colours) for ground in drawn)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (96, 128)])
+def test_a_few_things_are_one_or_two_and_often_on_white(size: tuple[int, int]) -> None:
+    scenes = many_scenes(many(30), "few", 300, size, seed=1)
+    assert {len(scene.placed) for scene in scenes} == {1, 2}
+    assert {scene.layout for scene in scenes} == set(FEW)
+    assert 0.3 < np.mean([scene.ground == WHITE for scene in scenes]) < 0.5
+    assert scenes == many_scenes(many(30), "few", 300, size, seed=1)
+
+
 @pytest.mark.parametrize("size", [(64, 64), (128, 128), (96, 128), (128, 96)])
 def test_scenes_stay_inside_and_apart(size: tuple[int, int]) -> None:
     known = many(40)
@@ -187,10 +197,14 @@ def test_no_scene_to_draw_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import emoji_scenes
 
     monkeypatch.setattr(emoji_scenes, "HELD_OUT_OF_100", 100)
-    monkeypatch.setattr(emoji_scenes, "DRAWN", {"beside": (1.0, 2, 2)})
     monkeypatch.setattr(emoji_scenes, "TRIES", 20)
     with pytest.raises(InvalidInput, match="emoji"):
-        draw_scene(many(3), np.full(3, 1 / 3), np.random.default_rng(0))
+        draw_scene(
+            many(3),
+            np.full(3, 1 / 3),
+            np.random.default_rng(0),
+            layouts={"beside": (1.0, 2, 2)},
+        )
 
 
 def test_single_scenes_start_on_white() -> None:

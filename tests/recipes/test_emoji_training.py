@@ -47,7 +47,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
             replace(phase, start=i, rows=min(phase.rows, 256))
             for i, phase in enumerate(found.task.phases)
         )
-        task = replace(found.task, phases=phases, scenes=3)
+        task = replace(found.task, phases=phases, few=3, scenes=3)
         return replace(found, task=task, trainer=trainer)
 
     monkeypatch.setattr(recipe, "config", short)
