@@ -66,7 +66,8 @@ def vae() -> Stage[VaeTask]:
 
 def denoiser() -> Stage[DenoiserTask]:
     """The denoiser and its text encoder: first the names, at 32 pixels (16 tokens), where a picture
-    costs a sixteenth; then words, grounds and places at 64; then all sizes.
+    costs a sixteenth; then words, grounds and places at 64; then sizes; then a few things at 64,
+    the step to whole scenes; then everything.
     """
     names: dict[Source, float] = {("single", (32, 32)): 1.0}
     places: dict[Source, float] = {

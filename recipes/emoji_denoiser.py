@@ -232,9 +232,7 @@ class DenoiserTask:
             count = config.few if kind == "few" else config.scenes
             scenes = many_scenes(self.emoji, kind, count, size, config.seed)
         directory = config.work / "latents"
-        self._pools[source] = load_pool(
-            self.emoji, self._pictures, scenes, self._vae, size, directory
-        )
+        self._pools[source] = load_pool(self._pictures, scenes, self._vae, size, directory)
 
     def _text(self, drawn: Sequence[Drawn], pack: Pack) -> Tensor:
         encoded = torch.cat(self.text([torch.tensor(d.ids) for d in drawn]))

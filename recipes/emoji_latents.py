@@ -1,7 +1,7 @@
 """Pools of pictures as latents, encoded once by the trained autoencoder and kept on disk.
 
-A cache file is named by a hash of everything it was made from: the pictures, the scenes, the code
-that paints grounds, the autoencoder's weights and the size. Mean and deviation are kept, so that
+A cache file is named by a hash of what it was made from: the scenes, some of them as they are
+painted, the autoencoder's weights and the size. Mean and deviation are kept, so that
 training draws a fresh latent every time.
 """
 
@@ -20,7 +20,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import emoji_grounds
 from emoji_data import Emoji
 from emoji_grounds import WHITE, draw_ground
 from emoji_scenes import (
@@ -41,6 +40,7 @@ __all__ = ["RENDER_PIXELS", "Pool", "load_pool", "many_scenes", "paint", "single
 
 GROUNDS_PER_EMOJI = 2
 RENDER_PIXELS = 160  # what scenes scale down from
+PAINTED = 64  # scenes of a pool whose pixels are part of its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,6 @@ def paint(
 
 
 def load_pool(
-    emoji: Sequence[Emoji],
     pictures: Sequence[Image.Image],
     scenes: Sequence[Scene],
     vae: AutoencoderKL,
@@ -105,7 +104,7 @@ def load_pool(
     directory: Path,
 ) -> Pool:
     """The scenes at one size; encoded and stored unless they are there."""
-    path = directory / f"{size[0]}x{size[1]}-{_key(emoji, scenes, vae, size)}.safetensors"
+    path = directory / f"{size[0]}x{size[1]}-{_key(pictures, scenes, vae, size)}.safetensors"
     if not path.exists():
         mean_VCHW, std_VCHW = _encode(pictures, scenes, vae, size)
         directory.mkdir(parents=True, exist_ok=True)
@@ -133,13 +132,16 @@ def _encode(
     return torch.cat(means), torch.cat(stds)
 
 
-def _key(emoji: Sequence[Emoji], scenes: Sequence[Scene], vae: AutoencoderKL, size: Size) -> str:
+def _key(
+    pictures: Sequence[Image.Image], scenes: Sequence[Scene], vae: AutoencoderKL, size: Size
+) -> str:
     digest = hashlib.sha256(repr((size, vae.config)).encode())
-    digest.update(Path(emoji_grounds.__file__).read_bytes())
     for scene in scenes:
         digest.update(repr(scene).encode())
-    for one in emoji:
-        digest.update(one.name.encode() + one.webp)
+    # Whatever changes how pictures look, emoji or code, shows in some of them.
+    for index in range(0, len(scenes), max(1, len(scenes) // PAINTED)):
+        painted = paint(scenes[index], pictures, size, np.random.default_rng(index))
+        digest.update(painted.tobytes())
     for name, tensor in sorted(vae.state_dict().items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()[:16]

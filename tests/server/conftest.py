@@ -27,6 +27,12 @@ def pipeline(tiny_model: Path) -> Pipeline:
 
 
 @pytest.fixture(scope="module")
+def engine(pipeline: Pipeline) -> Iterator[Engine]:
+    with Engine(pipeline) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
 def served(pipeline: Pipeline) -> Iterator[Served]:
     metrics = Metrics()
     with (

@@ -25,12 +25,6 @@ KEY = "sk-secret"
 
 
 @pytest.fixture(scope="module")
-def engine(pipeline: Pipeline) -> Iterator[Engine]:
-    with Engine(pipeline) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
 def url(engine: Engine) -> Iterator[str]:
     with live_server(engine, Metrics(), AppConfig(api_key=KEY)) as (host, port):
         yield f"http://{host}:{port}"

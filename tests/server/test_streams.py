@@ -23,12 +23,6 @@ URL = "/v1/images/generations"
 
 
 @pytest.fixture(scope="module")
-def engine(pipeline: Pipeline) -> Iterator[Engine]:
-    with Engine(pipeline) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
 def url(engine: Engine) -> Iterator[str]:
     with live_server(engine, Metrics()) as (host, port):
         yield f"http://{host}:{port}{URL}"
