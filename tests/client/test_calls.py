@@ -259,6 +259,13 @@ def test_a_stream(ask: Ask) -> None:
     assert (second.index, second.picture.index, second.picture.seed) == (1, 1, 8)
     body = server.bodies[0]
     assert (body["stream"], body["partial_images"], body["progress"]) == (True, 1, True)
+    assert "partial_format" not in body
+
+
+def test_previews_in_a_format_of_their_own(ask: Ask) -> None:
+    with scripted([STREAM, completed(0)]) as server:
+        ask(server.url, "stream", "a fox", previews=1, preview_format="jpeg")
+    assert server.bodies[0]["partial_format"] == "jpeg"
 
 
 def test_a_stream_that_breaks_says_how_far_it_got(ask: Ask) -> None:

@@ -90,6 +90,8 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
         ("progress", True, "false without stream"),
         ("progress", "true", "true or false"),
         ("partial_images", 2, "0 without stream"),
+        ("partial_format", "jpeg", "null without stream"),
+        ("partial_format", "gif", "png, jpeg or webp"),
         ("partial_images", -1, "from 0 to 100"),
         ("partial_images", 101, "from 0 to 100"),
         ("partial_images", 1.5, "from 0 to 100"),

@@ -191,7 +191,7 @@ VALUES = (None, True, False, -1, 0, 1, 2, 1.5, 50, 100, 1001, 2**63, "", "a fox"
 WORDS = ("auto", "33x33x33", "png", "url", "high", "low", "opaque", "vivid", "euler", "karras")
 # What depends on the model, and on other fields, no schema can say.
 FREE_TEXT = {"model", "sampler", "spacing", "prompt", "negative_prompt"}
-ONLY_WITH_OTHERS = {"partial_images", "progress", "output_compression"}
+ONLY_WITH_OTHERS = {"partial_format", "partial_images", "progress", "output_compression"}
 
 
 def test_the_schema_and_the_server_agree_on_every_field(client: TestClient) -> None:

@@ -96,6 +96,16 @@ def test_partial_images_in_their_format(url: str) -> None:
         assert (image.format, event["output_format"]) == ("WEBP", "webp")
 
 
+def test_partial_images_in_a_format_of_their_own(url: str) -> None:
+    *partial, last = ask(url, steps=4, partial_images=3, partial_format="jpeg")
+    assert partial
+    for event in partial:
+        image = Image.open(io.BytesIO(base64.b64decode(event["b64_json"])))
+        assert (image.format, event["output_format"]) == ("JPEG", "jpeg")
+    image = Image.open(io.BytesIO(base64.b64decode(last["b64_json"])))
+    assert (image.format, last["output_format"]) == ("PNG", "png")
+
+
 @pytest.mark.parametrize(("steps", "most"), [(1, 0), (4, 3)])
 def test_no_more_partial_images_come_than_there_are(url: str, steps: int, most: int) -> None:
     *partial, last = ask(url, steps=steps, partial_images=100)

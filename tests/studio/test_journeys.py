@@ -35,7 +35,8 @@ def test_prompt_preview_picture(page: Page, fake: FakeServer) -> None:
         "seed": int(seed),
         "stream": True,
         "progress": True,
-        "partial_images": 8,
+        "partial_images": 6,
+        "partial_format": "jpeg",
     }
     fake.let_go.set()
     tiles(page, 1)

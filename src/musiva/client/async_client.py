@@ -76,11 +76,12 @@ class AsyncClient:
         prompt: str,
         *,
         previews: int = 0,
+        preview_format: str | None = None,
         progress: bool = True,
         timeout: Timeout | float | None = None,
         **options: Unpack[Options],
     ) -> AsyncStream:
-        call = self._calls.stream(prompt, options, previews, progress, timeout)
+        call = self._calls.stream(prompt, options, previews, preview_format, progress, timeout)
         return AsyncStream(self._run(call))
 
     async def models(self) -> list[dict[str, object]]:

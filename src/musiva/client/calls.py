@@ -61,11 +61,14 @@ class Calls:
         prompt: str,
         options: Mapping[str, object],
         previews: int,
+        preview_format: str | None,
         progress: bool,
         timeout: Timeout | float | None,
     ) -> Call[Event]:
         body = body_of(prompt, options)
         body |= {"stream": True, "partial_images": previews, "progress": progress}
+        if preview_format is not None:
+            body["partial_format"] = preview_format
         return self._post(body, partial(EventReader, sent=body), timeout)
 
     def models(self) -> Call[list[dict[str, object]]]:

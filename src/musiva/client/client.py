@@ -84,15 +84,18 @@ class Client:
         prompt: str,
         *,
         previews: int = 0,
+        preview_format: str | None = None,
         progress: bool = True,
         timeout: Timeout | float | None = None,
         **options: Unpack[Options],
     ) -> Stream:
         """Events of a request as they come; it is sent when the first one is asked for.
 
-        previews: how many each picture sends, 0 to 100.
+        previews: how many each picture sends, 0 to 100. preview_format: "png", "jpeg" or "webp";
+        None, that of the picture.
         """
-        return Stream(self._run(self._calls.stream(prompt, options, previews, progress, timeout)))
+        call = self._calls.stream(prompt, options, previews, preview_format, progress, timeout)
+        return Stream(self._run(call))
 
     def models(self) -> list[dict[str, object]]:
         """The models with their defaults and limits."""

@@ -14,7 +14,12 @@ from musiva.core.errors import InvalidInput
 __all__ = ["PUBLIC", "EngineOptions", "Options", "body_of", "options_from", "picture_call"]
 
 # Python's words, which are the engine's, for what has another name in the HTTP API.
-WIRE = {"guidance": "guidance_scale", "num_images": "n", "previews": "partial_images"}
+WIRE = {
+    "guidance": "guidance_scale",
+    "num_images": "n",
+    "previews": "partial_images",
+    "preview_format": "partial_format",
+}
 PUBLIC = {wire: name for name, wire in WIRE.items()}
 SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 # Fields of a body that change nothing about one picture's pixels.
@@ -25,6 +30,7 @@ ASIDE = (
     "n",
     "output_compression",
     "output_format",
+    "partial_format",
     "partial_images",
     "progress",
     "response_format",

@@ -45,6 +45,8 @@ __all__ = ["ImagesApi", "skip_body"]
 
 T = TypeVar("T")
 CLIENT_CLOSED_REQUEST = 499
+# Of previews in a format of their own, which says that speed matters.
+PREVIEW_COMPRESSION = 90
 # So many times the limit is read of a body that is too long, so that its sender sees the answer.
 READ_ON = 16
 # How often a stream looks whether its request has moved up in the queue, and how many times it
@@ -199,19 +201,17 @@ class Generation:
             total_tokens=given + made,
         )
 
-    def _encode(self, event: Event, known: bool) -> bytes:
-        pixels_HWC = event.picture
-        assert isinstance(pixels_HWC, np.ndarray)
+    def _encode(self, event: Event) -> bytes:
+        parameters = self.api.engine.parameters(self.request, event.index)
+        return encode_picture(_pixels(event), self.body.format, self._compression, parameters)
+
+    @property
+    def _compression(self) -> int:
         compression = self.body.output_compression
-        return encode_picture(
-            pixels_HWC,
-            self.body.format,
-            100 if compression is None else compression,
-            self.api.engine.parameters(self.request, event.index) if known else None,
-        )
+        return 100 if compression is None else compression
 
     def _picture(self, event: Event) -> InlinePicture | LinkedPicture:
-        content, seed = self._encode(event, known=True), self.request.seed + event.index
+        content, seed = self._encode(event), self.request.seed + event.index
         if self.body.response_format == "url":
             name = self.api.files.put(content, self.body.format)
             url = str(self.http.base_url.replace(path=f"/files/{name}"))
@@ -219,11 +219,14 @@ class Generation:
         return InlinePicture(b64_json=_base64(content), seed=seed)
 
     def _partial(self, event: Event, number: int) -> PartialImage:
+        chosen = self.body.partial_format
+        file_format = chosen or self.body.format
+        compression = self._compression if chosen is None else PREVIEW_COMPRESSION
         return PartialImage(
-            b64_json=_base64(self._encode(event, known=False)),
+            b64_json=_base64(encode_picture(_pixels(event), file_format, compression, None)),
             partial_image_index=number,
             created_at=int(time.time()),
-            output_format=self.body.format,
+            output_format=file_format,
             size=self._size,
             index=event.index,
             evaluation=event.evaluation,
@@ -232,7 +235,7 @@ class Generation:
 
     def _completed(self, event: Event) -> Completed:
         return Completed(
-            b64_json=_base64(self._encode(event, known=True)),
+            b64_json=_base64(self._encode(event)),
             created_at=int(time.time()),
             output_format=self.body.format,
             size=self._size,
@@ -284,6 +287,11 @@ async def skip_body(http: Request, limit: int, seconds: float) -> None:
                 size += len(chunk)
                 if size > limit:
                     return
+
+
+def _pixels(event: Event) -> np.ndarray:
+    assert isinstance(event.picture, np.ndarray)
+    return event.picture
 
 
 def _base64(content: bytes) -> str:

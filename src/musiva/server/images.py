@@ -60,6 +60,7 @@ class ImagesBody(BaseModel):
     partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] | None = Field(
         None, description=f"a whole number from 0 to {MAX_PARTIAL_IMAGES}"
     )
+    partial_format: FileFormat | None = Field(None, description="png, jpeg or webp")
     progress: bool | None = Field(None, description="true or false")
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
         None, description=f"a whole number from 0 to {MAX_SEED}"
@@ -171,11 +172,11 @@ def to_request(engine: Engine, body: ImagesBody, request_id: str) -> Request:
 def _check_stream(body: ImagesBody) -> None:
     if body.stream and body.response_format == "url":
         raise InvalidInput("response_format", "url", "b64_json with stream true")
-    for field in ("partial_images", "progress"):
+    nothing = {"partial_images": "0", "partial_format": "null", "progress": "false"}
+    for field, absent in nothing.items():
         value = getattr(body, field)
         if value and not body.stream:
-            nothing = "0" if field == "partial_images" else "false"
-            raise InvalidInput(field, value, f"{nothing} without stream true")
+            raise InvalidInput(field, value, f"{absent} without stream true")
 
 
 def _size(size: str | None) -> tuple[int, int] | None:

@@ -44,7 +44,7 @@ import { toJson } from "./parameters.js";
  * @property {{message: string, type?: string, code?: string, param?: string}} [error]
  */
 
-export const PREVIEWS = 8;
+export const PREVIEWS = 6;
 
 /** The server answered, and the answer is an error. */
 export class ApiError extends Error {
@@ -127,7 +127,9 @@ export async function readModel(key) {
  * @returns {AsyncGenerator<PictureEvent>}
  */
 export async function* generate(parameters, { signal, key }) {
-  const more = { stream: true, partial_images: PREVIEWS, progress: true };
+  // A JPEG is made in a fifteenth of a PNG's time.
+  const previews = { partial_images: PREVIEWS, partial_format: "jpeg" };
+  const more = { stream: true, progress: true, ...previews };
   const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
   const body = toJson({ ...parameters, ...more });
   const response = await ask("/v1/images/generations", { method: "POST", headers, body, signal }, key);
