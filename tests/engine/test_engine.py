@@ -21,7 +21,7 @@ from musiva.core.errors import (
     Unavailable,
     UnknownModel,
 )
-from musiva.core.types import Event, Kind, StepPlan, StepResult
+from musiva.core.types import Event, Kind, Request, StepPlan, StepResult
 from musiva.engine import Engine, InlineExecutor, Scheduler, StepLoop, load_pipeline
 from musiva.engine.pipeline import Pipeline
 
@@ -53,6 +53,7 @@ REQUESTS = (
         "seed": 5,
         "guidance": 2.0,
         "sampler": "euler",
+        "policy": "interval:interval=2,warmup=1,order=0",
     },
     {
         "prompt": "an old bicycle",
@@ -68,6 +69,7 @@ REQUESTS = (
         "seed": 9,
         "num_images": 2,
         "sampler": "heun",
+        "policy": "interval:interval=3,warmup=2,order=2",
     },
 )
 
@@ -83,9 +85,13 @@ def build_loop(pipeline: Pipeline, *, max_rows: int = 4096) -> tuple[StepLoop, E
 
 def submit(loop: StepLoop, front: Engine, i: int) -> str:
     request = front.request(**REQUESTS[i], request_id=f"r{i}")
-    rows = front.rows_of(request)
-    loop.submit(request, num_evaluations=front.num_evaluations(request), rows=rows)
+    admit(loop, front, request)
     return request.id
+
+
+def admit(loop: StepLoop, front: Engine, request: Request) -> None:
+    policy, trip = front.policy_of(request), front.trip_of(request)
+    loop.submit(request, policy=policy, trip=trip, rows=front.rows_of(request))
 
 
 def run(loop: StepLoop, pictures: dict[str, np.ndarray], steps: int | None = None) -> None:
@@ -149,9 +155,7 @@ def test_pictures_of_a_request_differ_and_have_their_size(alone) -> None:
 def test_picture_i_uses_seed_plus_i(pipeline: Pipeline, alone) -> None:
     loop, front = build_loop(pipeline)
     request = front.request(**{**REQUESTS[4], "num_images": 1, "seed": 10}, request_id="next")
-    loop.submit(
-        request, num_evaluations=front.num_evaluations(request), rows=front.rows_of(request)
-    )
+    admit(loop, front, request)
     pictures: dict[str, np.ndarray] = {}
     run(loop, pictures)
     assert np.array_equal(pictures["next/0"], alone["r4/1"])

@@ -19,6 +19,7 @@ from musiva.engine.preview import synthetic_pictures
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.state import EngineState, SampleState, admit, update
 from musiva.models.vae import AutoencoderKL
+from musiva.policy import Never, Trip
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def test_previews_are_spread_evenly_and_never_the_last(evaluations: int, data) -
         previews=previews,
     )
     state, scheduler = EngineState(), Scheduler.Config().build()
-    admit(state, [SampleState("r/0", request, 0, evaluations, 16, fresh=True)])
+    trip = Trip((0.5,) * evaluations, (1.0,) * evaluations)
+    admit(state, [SampleState("r/0", request, 0, 16, True, Never(), trip)])
     came = []
     while (plan := scheduler.schedule(state)) is not None:
         wants = any(getattr(item, "preview", False) for item in plan.items)

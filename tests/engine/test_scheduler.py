@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from musiva.core.types import Kind, Outcome, Path, Request, StepResult
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.state import EngineState, SampleState, admit, cancel, update
+from musiva.policy import Never, Trip
 
 
 def sample(i: int, *, steps: int = 3, rows: int = 64, guidance: float = 2.0) -> SampleState:
@@ -23,7 +24,8 @@ def sample(i: int, *, steps: int = 3, rows: int = 64, guidance: float = 2.0) -> 
         seed=i,
         guidance=guidance,
     )
-    return SampleState(f"r{i}/0", request, 0, steps, rows, fresh=True)
+    trip = Trip(tuple(range(steps, 0, -1)), (1.0,) * steps)
+    return SampleState(f"r{i}/0", request, 0, rows, True, Never(), trip)
 
 
 def run_null(state: EngineState, scheduler: Scheduler) -> list:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from musiva.core.errors import NonFinite
 from musiva.core.types import (
+    COMPUTE,
     DecodeItem,
     DenoiseItem,
     EncodeItem,
@@ -16,6 +17,7 @@ from musiva.telemetry import Metrics
 ITEM = DenoiseItem(
     sample="a/0",
     evaluation=0,
+    actions=(COMPUTE,),
     path=Path(steps=2),
     seed=0,
     size=(8, 8),

@@ -7,10 +7,13 @@ by the handle of their slot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 __all__ = [
+    "COMPUTE",
+    "Action",
     "DecodeItem",
     "DenoiseItem",
     "EncodeItem",
@@ -40,7 +43,8 @@ class Request:
 
     size: (width, height) in pixels. guidance: scale of classifier-free guidance; at 1 or below only
     the conditional branch runs. quality: 1 to 100, 100 is the dense run. previews: of each picture,
-    spread evenly over its evaluations, none at the last.
+    spread evenly over its evaluations, none at the last. policy: decides what of it is computed, by
+    name and fields (`musiva.policy.build_policy`).
     """
 
     id: str
@@ -53,6 +57,7 @@ class Request:
     num_images: int = 1
     quality: int = 100
     previews: int = 0
+    policy: str = "never"
 
     @property
     def guided(self) -> bool:
@@ -80,16 +85,35 @@ class EncodeItem:
 
 
 @dataclass(frozen=True, slots=True)
-class DenoiseItem:
-    """Advance one sample by one model evaluation, all its branches in the same pack.
+class Action:
+    """What is done about one sample at one evaluation.
 
-    grid: latent size as (height, width). prompts: one per branch, the conditional one first.
-    fresh: the sample has no latent yet; it starts from the noise of `seed`. preview: the outcome
-    shows what the solver now takes the picture for.
+    compute: the model runs, on all of its tokens; else its data prediction is forecast from those
+    that were computed, by a polynomial of `order` in the place on the path: 0 holds the last one.
+    """
+
+    compute: bool = True
+    order: int = 1
+
+
+COMPUTE = Action()
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseItem:
+    """Advance one sample by the evaluations of `actions`, of which at most the last computes, with
+    all branches in the same pack.
+
+    evaluation: that of the first action. size: of the picture in pixels. prompts: one per branch,
+    the conditional one first. fresh: the sample has no latent yet; it starts from the noise of
+    `seed`. preview: the outcome shows what the solver takes the picture for after the last action.
+    probes: names of what is measured at an evaluation that computes. keep: how many data
+    predictions are kept to forecast from.
     """
 
     sample: str
     evaluation: int
+    actions: tuple[Action, ...]
     path: Path
     seed: int
     size: tuple[int, int]
@@ -97,6 +121,17 @@ class DenoiseItem:
     guidance: float
     fresh: bool
     preview: bool = False
+    probes: tuple[str, ...] = ()
+    keep: int = 0
+
+    @property
+    def computes(self) -> bool:
+        return self.actions[-1].compute
+
+    @property
+    def last(self) -> int:
+        """The evaluation of the last action."""
+        return self.evaluation + len(self.actions) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +160,12 @@ class StepPlan:
 class Outcome:
     """What became of one item. error: why it failed, or None; the others of the plan are not
     affected. picture: [H, W, 3] uint8 numpy array, of a decode item, and of a denoise item that
-    asked for a preview.
+    asked for a preview. measured: by name of the probe, those that could be measured.
     """
 
     error: Exception | None = None
     picture: object | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +183,8 @@ class Event:
     """News of a request: "progress" (of picture `index`), "preview", "picture", and at the end
     "done" or "failed".
 
-    evaluation: model evaluations done of num_evaluations. picture: [H, W, 3] uint8 numpy array, of
-    a preview too.
+    evaluation: evaluations done of num_evaluations; of them the model computed `computed`. picture:
+    [H, W, 3] uint8 numpy array, of a preview too.
     """
 
     request: str
@@ -158,3 +194,4 @@ class Event:
     num_evaluations: int = 0
     picture: object | None = None
     error: Exception | None = None
+    computed: int = 0

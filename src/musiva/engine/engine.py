@@ -9,14 +9,14 @@ import os
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
 
-from musiva.core.errors import Cancelled, InvalidInput, Overloaded, Unavailable
+from musiva.core.errors import Cancelled, ExecutionFailed, InvalidInput, Overloaded, Unavailable
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import Event, Path, Request
 from musiva.engine.executor import InlineExecutor
@@ -24,6 +24,7 @@ from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.stream import Stream
+from musiva.policy import POLICIES, Policy, PolicyClass, Trip, build_policy
 from musiva.samplers import Schedule, build_schedule
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ MAX_SEED = 2**63 - 1
 @dataclass(frozen=True, slots=True)
 class Submission:
     request: Request
-    num_evaluations: int
+    policy: Policy
     rows: int
     latents: Sequence[Tensor] | None
     listener: Listener
@@ -57,11 +58,12 @@ class Engine:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
         """max_waiting: most requests at a time, running ones included; one more raises
-        Overloaded.
+        Overloaded. policies: those that requests may name.
         """
 
         scheduler: Scheduler.Config = field(default_factory=Scheduler.Config)
         max_waiting: int = 512
+        policies: Mapping[str, PolicyClass] = field(default_factory=lambda: POLICIES)
 
     def __init__(
         self, pipeline: Pipeline, config: Config | None = None, *, observe: Observer | None = None
@@ -146,11 +148,12 @@ class Engine:
         spacing: str | None = None,
         shift: float | None = None,
         previews: int = 0,
+        policy: str = "never",
         request_id: str | None = None,
     ) -> Request:
         """A checked request; None is the model's default, a random seed, one picture, no negative
         prompt. previews: of each picture, up to one per evaluation but the last; they change no
-        picture.
+        picture. policy: what is computed and what forecast, as `musiva.policy` names it.
 
         Raises InvalidInput naming the first field that is not allowed, its value and what is.
         """
@@ -180,6 +183,7 @@ class Engine:
         last = self._schedule(path).num_evaluations - 1
         if _whole("quality", quality, 1, 100) != 100:
             raise InvalidInput("quality", quality, "100: only the dense run is built so far")
+        build_policy(policy, self.config.policies)
         return Request(
             id=request_id or uuid.uuid4().hex,
             prompt=self._checked_prompt("prompt", prompt),
@@ -193,6 +197,7 @@ class Engine:
             num_images=count,
             quality=quality,
             previews=_whole("previews", previews, 0, last),
+            policy=policy,
         )
 
     def num_evaluations(self, request: Request) -> int:
@@ -203,6 +208,14 @@ class Engine:
         """Packed rows of all branches of one picture of a request."""
         branch_rows = -(-self.pipeline.num_tokens(request.size) // ROW_ALIGN) * ROW_ALIGN
         return branch_rows * (2 if request.guided else 1)
+
+    def policy_of(self, request: Request) -> Policy:
+        """Raises InvalidInput for a policy that is not there."""
+        return build_policy(request.policy, self.config.policies)
+
+    def trip_of(self, request: Request) -> Trip:
+        """The path of each picture of a request, for its policy."""
+        return Trip.along(self._schedule(request.path))
 
     def parameters(self, request: Request, index: int) -> dict[str, object]:
         """What gives picture `index` of a request again: a body for `POST /v1/images/generations`,
@@ -232,8 +245,8 @@ class Engine:
         """
         if latents is not None:
             self._check_latents(request, latents)
-        num_evaluations, rows = self.num_evaluations(request), self.rows_of(request)
-        submission = Submission(request, num_evaluations, rows, latents, listener)
+        policy, rows = self.policy_of(request), self.rows_of(request)
+        submission = Submission(request, policy, rows, latents, listener)
         with self._wake:
             self.check()
             if len(self._listeners) >= self.config.max_waiting:
@@ -378,10 +391,18 @@ class Engine:
             if self._closing:
                 return False
         for s in arrived:
-            if s.request.id not in cancelled:
+            if s.request.id in cancelled:
+                continue
+            try:
                 self._loop.submit(
-                    s.request, num_evaluations=s.num_evaluations, rows=s.rows, latents=s.latents
+                    s.request,
+                    policy=s.policy,
+                    trip=self.trip_of(s.request),
+                    rows=s.rows,
+                    latents=s.latents,
                 )
+            except ExecutionFailed as error:
+                self._tell(Event(s.request.id, "failed", error=error))
         for request_id in cancelled:
             self._loop.cancel(request_id)
             self._tell(

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -28,11 +28,21 @@ from musiva.core.types import (
     StepPlan,
     StepResult,
 )
+from musiva.engine.measured import Measurements
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.preview import LatentPreview
 from musiva.engine.runner import PlainRun, forward
 from musiva.models import Inputs
-from musiva.samplers import Schedule, build_schedule, guide, initial_scale, predicted_clean, step
+from musiva.policy import Anchors
+from musiva.samplers import (
+    Schedule,
+    build_schedule,
+    guide,
+    initial_scale,
+    predicted_clean,
+    prediction_from_clean,
+    step,
+)
 
 __all__ = ["InlineExecutor"]
 
@@ -42,13 +52,20 @@ REMEMBERED_PACKS = 8
 
 @dataclass(slots=True)
 class Slot:
-    """What the device keeps of one sample: its latent as tokens and the solver's history, both
-    float32.
+    """What the device keeps of one sample, in float32: its latent as tokens, the solver's history,
+    and the data predictions that were computed last.
     """
 
     latent_LC: Tensor
     grid: Grid
     memory: tuple[Tensor, ...] = ()
+    anchors: Anchors = field(default_factory=Anchors)
+
+    def advance(self, schedule: Schedule, evaluation: int, prediction_LC: Tensor) -> None:
+        """Take one evaluation of the solver."""
+        self.latent_LC, self.memory = step(
+            schedule, evaluation, self.latent_LC, prediction_LC, self.memory
+        )
 
 
 class InlineExecutor:
@@ -128,35 +145,65 @@ class InlineExecutor:
         for item in items:
             if item.fresh and item.evaluation == 0 and item.sample not in self._slots:
                 self._start(item)
-        pack = self._pack(items)
-        prediction_TC = forward(self.pipeline.denoiser, self._inputs(items, pack), pack, self.run)
-        by_branch = iter(pack.split(prediction_TC))
-        updates, clean = [], {}
+        clean = {item.sample: self._forecast(item) for item in items}
+        computed, rows, told = [item for item in items if item.computes], 0, Measurements()
+        if computed:
+            pack = self._pack(computed)
+            rows = pack.image.num_rows
+            inputs = self._inputs(computed, pack)
+            by_branch = iter(pack.split(forward(self.pipeline.denoiser, inputs, pack, self.run)))
+            for item in computed:
+                predictions = [
+                    self.pipeline.clean_channels(next(by_branch)).float() for _ in item.prompts
+                ]
+                clean[item.sample] = self._advance(item, predictions, told)
+        # One transfer tells of all samples whether they are still numbers, and what was measured.
         for item in items:
-            prediction_LC, *other = (
-                self.pipeline.clean_channels(next(by_branch)).float() for _ in item.prompts
-            )
-            if other:
-                prediction_LC = guide(prediction_LC, other[0], item.guidance)
-            slot, schedule = self._slots[item.sample], self._schedule(item.path)
-            if item.preview:
-                clean[item.sample] = predicted_clean(
-                    schedule, item.evaluation, slot.latent_LC, prediction_LC
-                )
-            updates.append(
-                step(schedule, item.evaluation, slot.latent_LC, prediction_LC, slot.memory)
-            )
-        # One transfer tells of all samples whether they are still numbers.
-        finite = torch.stack([latent_LC.isfinite().all() for latent_LC, _ in updates]).tolist()
-        previews = self._preview(clean)
+            told.add(item.sample, "finite", self._slots[item.sample].latent_LC.isfinite().all())
+        measured = told.read()
+        previews = self._preview(
+            {i.sample: x for i in items if i.preview and (x := clean[i.sample]) is not None}
+        )
         outcomes = []
-        for item, (latent_LC, memory), ok in zip(items, updates, finite, strict=True):
-            slot = self._slots[item.sample]
-            slot.latent_LC, slot.memory = latent_LC, memory
-            message = f"evaluation {item.evaluation + 1}: the prediction is not finite"
+        for item in items:
+            if not measured[item.sample].pop("finite"):
+                message = f"evaluation {item.last + 1}: the prediction is not finite"
+                outcomes.append(Outcome(error=NonFinite(message)))
+                continue
             shown = previews.get(item.sample, Outcome())
-            outcomes.append(shown if ok else Outcome(error=NonFinite(message)))
-        return outcomes, pack.image.num_rows
+            outcomes.append(replace(shown, measured=measured[item.sample]))
+        return outcomes, rows
+
+    def _forecast(self, item: DenoiseItem) -> Tensor | None:
+        """Take the evaluations that the model skips; the last data prediction, if there was one."""
+        slot, schedule, clean_LC = self._slots[item.sample], self._schedule(item.path), None
+        for evaluation, action in enumerate(item.actions, item.evaluation):
+            if action.compute:
+                break
+            clean_LC = slot.anchors.forecast(schedule.place(evaluation), action.order)
+            prediction_LC = prediction_from_clean(schedule, evaluation, slot.latent_LC, clean_LC)
+            slot.advance(schedule, evaluation, prediction_LC)
+        return clean_LC
+
+    def _advance(
+        self, item: DenoiseItem, predictions: Sequence[Tensor], told: Measurements
+    ) -> Tensor | None:
+        """Take the evaluation that the model computed, given what it said of each branch; the data
+        prediction, if someone wants it.
+        """
+        prediction_LC, *other = predictions
+        if other:
+            prediction_LC = guide(prediction_LC, other[0], item.guidance)
+        slot, schedule, clean_LC = self._slots[item.sample], self._schedule(item.path), None
+        if item.preview or item.keep:
+            clean_LC = predicted_clean(schedule, item.last, slot.latent_LC, prediction_LC)
+        if clean_LC is not None and item.keep:
+            place = schedule.place(item.last)
+            for probe in item.probes:
+                told.measure(item, probe, clean_LC, place, slot.anchors)
+            slot.anchors = slot.anchors.add(clean_LC, place, item.keep)
+        slot.advance(schedule, item.last, prediction_LC)
+        return clean_LC
 
     def _preview(self, clean: Mapping[str, Tensor]) -> Mapping[str, Outcome]:
         """Data predictions as tokens, by sample -> pictures, or why there are none. The first call
@@ -196,7 +243,7 @@ class InlineExecutor:
 
     def _inputs(self, items: Sequence[DenoiseItem], pack: Pack) -> Inputs:
         owners = [item for item in items for _ in item.prompts]
-        times = [self._schedule(item.path).timesteps[item.evaluation] for item in owners]
+        times = [self._schedule(item.path).timesteps[item.last] for item in owners]
         times += [0.0] * (pack.num_mod_rows - len(times))
         return Inputs(
             latent_TC=pack.gather([self._slots[item.sample].latent_LC for item in owners]),

@@ -10,6 +10,7 @@ from torch import Tensor
 from musiva.core.types import Event, Request, StepPlan, StepResult
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.state import EngineState, SampleState, admit, cancel, update
+from musiva.policy import Policy, Trip
 
 __all__ = ["Executor", "Observer", "StepLoop"]
 
@@ -50,17 +51,18 @@ class StepLoop:
         self,
         request: Request,
         *,
-        num_evaluations: int,
+        policy: Policy,
+        trip: Trip,
         rows: int,
         latents: Sequence[Tensor] | None = None,
     ) -> None:
         """Admit all pictures of a request. rows: packed rows of one of them. latents: one [C, H, W]
-        each, where the pictures start instead of from the noise of their seeds.
+        each, where the pictures start instead of from the noise of their seeds. Raises
+        ExecutionFailed when the policy does not begin.
         """
+        fresh = latents is None
         samples = [
-            SampleState(
-                f"{request.id}/{i}", request, i, num_evaluations, rows, fresh=latents is None
-            )
+            SampleState(f"{request.id}/{i}", request, i, rows, fresh, policy, trip)
             for i in range(request.num_images)
         ]
         admit(self.state, samples)

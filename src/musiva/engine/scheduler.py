@@ -1,9 +1,9 @@
 """Which step comes next: host only, pure and deterministic.
 
 Pictures that only wait to be decoded go first, since that frees memory and answers a user; then
-prompts, so that new requests join the very next pack; then every sample advances by one evaluation,
-the oldest first, as far as rows fit. So a request never waits for another one to end, and the
-oldest one always advances.
+prompts, so that new requests join the very next pack; then every sample advances by one evaluation
+of the model, and by those that its policy skips before it, the oldest first, as far as rows fit. So
+a request never waits for another one to end, and the oldest one always advances.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class Scheduler:
             )
         items, rows = [], 0
         for sample in samples:
-            if items and rows + sample.rows > self.config.max_rows:
+            wanted = sample.rows if sample.next[-1].compute else 0
+            if items and rows + wanted > self.config.max_rows:
                 continue
-            rows += sample.rows
+            rows += wanted
             items.append(_denoise(sample))
         return Kind.DENOISE, tuple(items)
 
@@ -68,6 +69,7 @@ def _denoise(sample: SampleState) -> DenoiseItem:
     return DenoiseItem(
         sample=sample.id,
         evaluation=sample.evaluation,
+        actions=sample.next,
         path=request.path,
         seed=request.seed + sample.index,
         size=request.size,
@@ -75,16 +77,17 @@ def _denoise(sample: SampleState) -> DenoiseItem:
         guidance=request.guidance,
         fresh=sample.fresh,
         preview=_has_preview(sample),
+        probes=sample.policy.probes if sample.next[-1].compute else (),
+        keep=sample.policy.keep,
     )
 
 
 def _has_preview(sample: SampleState) -> bool:
-    """Preview k of p comes after evaluation floor(k * e / (p + 1)) of e."""
-    parts, evaluations, done = (
-        sample.request.previews + 1,
-        sample.num_evaluations,
-        sample.evaluation,
-    )
+    """Preview k of p comes after evaluation floor(k * e / (p + 1)) of e, or with the item that has
+    it among its evaluations.
+    """
+    parts, total = sample.request.previews + 1, sample.num_evaluations
+    done, then = sample.evaluation, sample.evaluation + len(sample.next)
     # The number of k with k * e / (p + 1) < d + 1 grows exactly where d is such an evaluation.
-    before, after = (-(-(d + 1) * parts // evaluations) for d in (done, done + 1))
-    return after > before and done + 1 < evaluations
+    before, after = (-(-(d + 1) * parts // total) for d in (done, then))
+    return after > before and then < total

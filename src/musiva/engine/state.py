@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from types import MappingProxyType
 
-from musiva.core.errors import ExecutionFailed
+from musiva.core.errors import ExecutionFailed, InvalidInput
 from musiva.core.types import (
+    Action,
     DecodeItem,
     DenoiseItem,
     EncodeItem,
     Event,
-    Kind,
+    Outcome,
     Request,
     StepPlan,
     StepResult,
 )
+from musiva.policy import Policy, Trip
 
 __all__ = ["EngineState", "SampleState", "Stage", "admit", "cancel", "update"]
+
+log = logging.getLogger(__name__)
 
 
 class Stage(Enum):
@@ -30,17 +36,34 @@ class Stage(Enum):
 @dataclass(slots=True)
 class SampleState:
     """One picture of a request on its way. rows: packed rows of all its branches, padding
-    included.
+    included. memory: what its policy remembers. next: what its policy wants done, up to the next
+    evaluation that computes. actions: its journal, one per evaluation done.
     """
 
     id: str
     request: Request
     index: int
-    num_evaluations: int
     rows: int
     fresh: bool
-    evaluation: int = 0
+    policy: Policy
+    trip: Trip
+    memory: object = None
+    next: tuple[Action, ...] = ()
+    actions: list[Action] = field(default_factory=list)
     stage: Stage = Stage.DENOISING
+
+    @property
+    def num_evaluations(self) -> int:
+        return self.trip.num_evaluations
+
+    @property
+    def evaluation(self) -> int:
+        """The one that comes next."""
+        return len(self.actions)
+
+    @property
+    def num_computed(self) -> int:
+        return sum(action.compute for action in self.actions)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -72,11 +95,54 @@ class EngineState:
 
 
 def admit(state: EngineState, samples: list[SampleState]) -> None:
-    """Add the samples of one new request; their ids are new."""
+    """Add the samples of one new request; their ids are new. Raises ExecutionFailed, and adds
+    nothing, when their policy cannot begin.
+    """
     for sample in samples:
         if sample.id in state.samples:
             raise ValueError(f"sample {sample.id} is already there")
-        state.samples[sample.id] = sample
+        if error := decide(sample):
+            raise error
+    state.samples.update((sample.id, sample) for sample in samples)
+
+
+def decide(
+    sample: SampleState,
+    done: DenoiseItem | None = None,
+    measured: Mapping[str, float] = MappingProxyType({}),
+) -> ExecutionFailed | None:
+    """Let the policy of a sample observe what was done and choose its next actions. A policy is
+    anybody's code: what it raises, or wants and cannot have, ends the request.
+    """
+    policy, trip = sample.policy, sample.trip
+    actions: list[Action] = []
+    try:
+        if done is None:
+            sample.memory = policy.begin(trip)
+        elif done.computes:
+            sample.memory = policy.observe(trip, sample.memory, done.last, measured)
+        for evaluation in range(sample.evaluation, trip.num_evaluations):
+            action = policy.act(trip, sample.memory, evaluation)
+            _check_action(action, evaluation, policy.keep)
+            actions.append(action)
+            if action.compute:
+                break
+    except Exception as error:
+        log.exception("sample %s: its policy failed at %d", sample.id, sample.evaluation)
+        name = type(policy).__name__
+        return ExecutionFailed(f"policy {name} failed at evaluation {sample.evaluation}: {error}")
+    sample.next = tuple(actions)
+    return None
+
+
+def _check_action(action: object, evaluation: int, keep: int) -> None:
+    """Raises InvalidInput for what no executor could do."""
+    if not isinstance(action, Action):
+        raise InvalidInput("action", action, "an Action")
+    if not action.compute and evaluation == 0:
+        raise InvalidInput("action", action, "compute at evaluation 0: nothing is known before it")
+    if not action.compute and not 0 <= action.order < keep:
+        raise InvalidInput("order", action.order, f"below {keep}, the number of values it keeps")
 
 
 def cancel(state: EngineState, request: str) -> bool:
@@ -107,7 +173,7 @@ def update(state: EngineState, plan: StepPlan, result: StepResult) -> list[Event
         elif isinstance(item, EncodeItem):
             state.texts[item.prompt] = None
         elif item.sample in state.samples:
-            events.extend(_advance(state, state.samples[item.sample], plan.kind, outcome.picture))
+            events.extend(_advance(state, state.samples[item.sample], item, outcome))
     return events
 
 
@@ -120,23 +186,30 @@ def _requests_of(state: EngineState, item: EncodeItem | DenoiseItem | DecodeItem
 
 
 def _advance(
-    state: EngineState, sample: SampleState, kind: Kind, picture: object | None
+    state: EngineState, sample: SampleState, item: DenoiseItem | DecodeItem, outcome: Outcome
 ) -> Iterator[Event]:
-    at = (sample.request.id, sample.index, sample.num_evaluations)
-    if kind is Kind.DENOISE:
+    request, total = sample.request.id, sample.num_evaluations
+    if isinstance(item, DenoiseItem):
         for prompt in sample.prompts:
             state.texts.move_to_end(prompt)
         sample.fresh = False
-        sample.evaluation += 1
-        if sample.evaluation == sample.num_evaluations:
+        sample.actions.extend(item.actions)
+        if sample.evaluation == total:
             sample.stage = Stage.DECODING
-        yield Event(at[0], "progress", at[1], sample.evaluation, at[2])
-        if picture is not None:
-            yield Event(at[0], "preview", at[1], sample.evaluation, at[2], picture)
+            sample.next = ()
+        elif error := decide(sample, item, outcome.measured):
+            cancel(state, request)
+            yield Event(request, "failed", error=error)
+            return
+        at, computed = (sample.index, sample.evaluation, total), sample.num_computed
+        yield Event(request, "progress", *at, computed=computed)
+        if outcome.picture is not None:
+            yield Event(request, "preview", *at, outcome.picture, computed=computed)
         return
-    if picture is None:
+    if outcome.picture is None:
         raise ExecutionFailed(f"sample {sample.id}: decoding brought no picture")
     del state.samples[sample.id]
-    yield Event(at[0], "picture", at[1], at[2], at[2], picture)
-    if not state.of(at[0]):
-        yield Event(at[0], "done")
+    at, computed = (sample.index, total, total), sample.num_computed
+    yield Event(request, "picture", *at, outcome.picture, computed=computed)
+    if not state.of(request):
+        yield Event(request, "done")

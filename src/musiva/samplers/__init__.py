@@ -34,7 +34,14 @@ from musiva.samplers.catalog import SAMPLERS, Sampler, build_schedule, initial_s
 from musiva.samplers.guidance import guide
 from musiva.samplers.noise import NoiseModel, Prediction
 from musiva.samplers.schedules import Grid, Schedule, ddim_grid, dpm_grid, flow_match_grid
-from musiva.samplers.solvers import Memory, Solver, predicted_clean, predicted_noise
+from musiva.samplers.solvers import (
+    Memory,
+    Solver,
+    predicted_clean,
+    predicted_noise,
+    prediction_from_clean,
+)
+from musiva.samplers.weights import clean_weights
 
 __all__ = [
     "SAMPLERS",
@@ -46,6 +53,7 @@ __all__ = [
     "Schedule",
     "Solver",
     "build_schedule",
+    "clean_weights",
     "ddim_grid",
     "dpm_grid",
     "flow_match_grid",
@@ -53,5 +61,6 @@ __all__ = [
     "initial_scale",
     "predicted_clean",
     "predicted_noise",
+    "prediction_from_clean",
     "step",
 ]

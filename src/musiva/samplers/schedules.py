@@ -76,6 +76,13 @@ class Schedule:
         point = self.points[evaluation]
         return self.alphas[point], self.sigmas[point]
 
+    def place(self, evaluation: int) -> float:
+        """Where on the path an evaluation is, the abscissa of forecasts: the share of noise in the
+        latent, from 1 to 0.
+        """
+        alpha, sigma = self.level(evaluation)
+        return sigma / (alpha + sigma)
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:

@@ -29,6 +29,7 @@ __all__ = [
     "heun",
     "predicted_clean",
     "predicted_noise",
+    "prediction_from_clean",
 ]
 
 Memory: TypeAlias = tuple[Tensor, ...]
@@ -105,6 +106,19 @@ def predicted_clean(schedule: Schedule, evaluation: int, x: Tensor, prediction: 
     else:
         clean = alpha * x - sigma * prediction
     return clean if schedule.clip is None else clean.clamp(-schedule.clip, schedule.clip)
+
+
+def prediction_from_clean(schedule: Schedule, evaluation: int, x: Tensor, clean: Tensor) -> Tensor:
+    """The prediction that implies this x0, the inverse of `predicted_clean`; fp32 (fp64 from
+    fp64).
+    """
+    x, clean = as_computed(x), as_computed(clean)
+    alpha, sigma = schedule.level(evaluation)
+    if schedule.prediction == "flow":
+        return (x - clean) / sigma
+    if schedule.prediction == "epsilon":
+        return (x - alpha * clean) / sigma
+    return (alpha * x - clean) / sigma
 
 
 def predicted_noise(schedule: Schedule, evaluation: int, x: Tensor, prediction: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from musiva.core.types import Kind, StepPlan, StepResult
+from musiva.core.types import DenoiseItem, Kind, StepPlan, StepResult
 
 __all__ = ["Metrics"]
 
@@ -53,6 +53,9 @@ class Metrics:
             buckets=tuple(float(1 << k) for k in range(10)),
             registry=self.registry,
         )
+        self._evaluations = self._counter(
+            "musiva_evaluations", "Evaluations of pictures, by what was done", "action"
+        )
         self._pictures = self._counter("musiva_pictures", "Pictures finished")
         self._failures = self._counter("musiva_step_failures", "Items of steps that failed", "kind")
         self._requests = self._counter(
@@ -80,9 +83,16 @@ class Metrics:
                 self._failures.labels(plan.kind.value).inc()
             elif plan.kind is Kind.DECODE:
                 self._pictures.inc()
-        if plan.kind is Kind.DENOISE and result.rows:
+        if plan.kind is not Kind.DENOISE:
+            return
+        items = [item for item in plan.items if isinstance(item, DenoiseItem)]
+        actions = [action for item in items for action in item.actions]
+        computed = sum(action.compute for action in actions)
+        self._evaluations.labels("computed").inc(computed)
+        self._evaluations.labels("forecast").inc(len(actions) - computed)
+        if result.rows:
             self._pack_rows.observe(result.rows)
-            self._pack_samples.observe(len(plan.items))
+            self._pack_samples.observe(sum(item.computes for item in items))
 
     def http_started(self) -> None:
         self._in_flight.inc()

@@ -10,6 +10,7 @@ from torch import Tensor
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import DecodeItem, Request, StepPlan, StepResult
 from musiva.engine import InlineExecutor, Pipeline, Scheduler, StepLoop
+from musiva.policy import Never, Trip
 from musiva.samplers import build_schedule
 
 __all__ = ["Visit", "final_latents"]
@@ -78,4 +79,5 @@ def _submit(loop: StepLoop, pipeline: Pipeline, visit: Visit) -> None:
         * (2 if request.guided else 1)
     )
     latents = None if visit.start is None else [visit.start]
-    loop.submit(request, num_evaluations=schedule.num_evaluations, rows=rows, latents=latents)
+    trip = Trip.along(schedule)
+    loop.submit(request, policy=Never(), trip=trip, rows=rows, latents=latents)

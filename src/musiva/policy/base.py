@@ -1,0 +1,71 @@
+"""What a policy is: pure code that decides, evaluation by evaluation, what of a sample is computed.
+
+A policy never sees a tensor. Its memory of one sample is a value that comes in and goes out, so
+that requests cannot touch each other's decisions and a run can be replayed, moved and simulated.
+The five parts of Musiva's docs/decisions/0004 are where they are named below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from musiva.core.types import Action
+from musiva.samplers import Schedule, clean_weights
+
+__all__ = ["PROBES", "Policy", "Trip"]
+
+M = TypeVar("M")
+
+# What an executor can measure where it computes. "forecast_error": root mean square of the data
+# prediction less what a forecast of the action's order would have said; not before a second value
+# is there. "change": the same less the value computed last. "scale": of the data prediction itself.
+PROBES = ("forecast_error", "change", "scale")
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """One sample's path, as a policy sees it; one number per evaluation each.
+
+    places: where on the path, the abscissa of forecasts, falling from noise to picture. weights:
+    how much of an error of the data prediction reaches the final latent.
+    """
+
+    places: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    @classmethod
+    def along(cls, schedule: Schedule) -> Trip:
+        places = tuple(map(schedule.place, range(schedule.num_evaluations)))
+        return cls(places, clean_weights(schedule))
+
+    @property
+    def num_evaluations(self) -> int:
+        return len(self.places)
+
+
+class Policy(Protocol[M]):
+    """All methods are pure: equal arguments give equal answers, and nothing is changed.
+
+    probes: names out of `PROBES` to be measured wherever the model computes (probe). keep: how many
+    computed data predictions are kept, one more than the order of its forecasts; 0 if it makes none
+    (estimator).
+    """
+
+    probes: tuple[str, ...]
+    keep: int
+
+    def begin(self, trip: Trip) -> M:
+        """The memory of a sample that starts (prior)."""
+        ...
+
+    def observe(self, trip: Trip, memory: M, evaluation: int, measured: Mapping[str, float]) -> M:
+        """The memory after the model computed at `evaluation` (accumulator)."""
+        ...
+
+    def act(self, trip: Trip, memory: M, evaluation: int) -> Action:
+        """What is done at an evaluation (controller), and what stands in for what is not computed
+        (estimator: `Action.order`). Evaluation 0 has to compute: there is nothing to forecast from.
+        """
+        ...

@@ -1,0 +1,84 @@
+"""Policies by name: `NAME` or `NAME:FIELD=VALUE,...`, and classes in a user's own file,
+`FILE.py:CLASS` with fields in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from musiva.core.errors import InvalidInput
+from musiva.policy.base import PROBES, Policy
+from musiva.policy.interval import Interval
+from musiva.policy.never import Never
+
+__all__ = ["POLICIES", "build_policy", "load_policy_class"]
+
+PolicyClass = Callable[..., Policy]
+POLICIES: Mapping[str, PolicyClass] = MappingProxyType({"never": Never, "interval": Interval})
+
+
+def build_policy(spec: str, policies: Mapping[str, PolicyClass] = POLICIES) -> Policy:
+    """Raises InvalidInput for "policy" if there is none of that name, or for a field of it."""
+    name, _, given = spec.partition(":")
+    if name not in policies:
+        raise InvalidInput("policy", spec, f"{', '.join(policies)}, then :FIELD=VALUE,...")
+    made = policies[name]
+    known = _fields(made)
+    values: dict[str, object] = {}
+    for part in filter(None, given.split(",")):
+        field, equals, text = part.partition("=")
+        if field not in known or not equals or field in values:
+            allowed = f"{name}:FIELD=VALUE,... with fields {', '.join(known) or 'none'}, once each"
+            raise InvalidInput("policy", spec, allowed)
+        values[field] = _number(spec, field, text)
+    try:
+        policy = made(**values)
+    except InvalidInput as error:
+        raise InvalidInput(f"policy {name}: {error.field}", error.value, error.allowed) from error
+    unknown = [probe for probe in policy.probes if probe not in PROBES]
+    if unknown:
+        raise InvalidInput(f"policy {name}: probes", unknown, ", ".join(PROBES))
+    return policy
+
+
+def load_policy_class(place: str) -> tuple[str, PolicyClass]:
+    """`FILE.py:CLASS` -> the class's name in lower case, and the class. Runs that file. Raises
+    InvalidInput.
+    """
+    file, _, name = place.rpartition(":")
+    path = Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        raise InvalidInput("policy", place, "FILE.py:CLASS, a file that is there")
+    spec = importlib.util.spec_from_file_location(f"musiva_policy_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InvalidInput("policy", place, f"a file that Python can run ({error!r})") from error
+    made = getattr(module, name, None)
+    wanted = ("probes", "keep", "begin", "observe", "act")
+    missing = [m for m in wanted if not hasattr(made, m)]
+    if not isinstance(made, type) or missing:
+        raise InvalidInput("policy", place, f"a class with {', '.join(missing or ['methods'])}")
+    return name.lower(), made
+
+
+def _fields(made: PolicyClass) -> list[str]:
+    if not dataclasses.is_dataclass(made):
+        return []
+    return [f.name for f in dataclasses.fields(made)]
+
+
+def _number(spec: str, field: str, text: str) -> int | float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise InvalidInput("policy", spec, f"a number for {field}")
