@@ -46,15 +46,19 @@ class Trip:
 
 
 class Policy(Protocol[M]):
-    """All methods are pure: equal arguments give equal answers, and nothing is changed.
+    """All methods are pure: equal arguments give equal answers, and nothing is changed."""
 
-    probes: names out of `PROBES` to be measured wherever the model computes (probe). keep: how many
-    computed data predictions are kept, one more than the order of its forecasts; 0 if it makes none
-    (estimator).
-    """
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Names out of `PROBES` to be measured wherever the model computes (probe)."""
+        ...
 
-    probes: tuple[str, ...]
-    keep: int
+    @property
+    def keep(self) -> int:
+        """How many computed data predictions are kept, one more than the order of its forecasts; 0
+        if it makes none (estimator).
+        """
+        ...
 
     def begin(self, trip: Trip) -> M:
         """The memory of a sample that starts (prior)."""
