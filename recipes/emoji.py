@@ -82,11 +82,16 @@ def denoiser() -> Stage[DenoiserTask]:
         ("single", (32, 32)): 0.25, ("single", (64, 64)): 0.15, ("few", (64, 64)): 0.45,
         ("scene", (64, 64)): 0.15,
     }  # fmt: skip
+    bound: dict[Source, float] = {
+        ("single", (32, 32)): 0.2, ("composed", (64, 64)): 0.6, ("few", (64, 64)): 0.15,
+        ("scene", (64, 64)): 0.05,
+    }  # fmt: skip
     scenes: dict[Source, float] = {
-        ("single", (32, 32)): 0.15, ("single", (64, 64)): 0.12, ("single", (96, 96)): 0.06,
-        ("single", (128, 128)): 0.12, ("few", (64, 64)): 0.15, ("few", (128, 128)): 0.06,
-        ("scene", (64, 64)): 0.08, ("scene", (96, 96)): 0.1, ("scene", (128, 128)): 0.12,
-        ("scene", (96, 128)): 0.02, ("scene", (128, 96)): 0.02,
+        ("single", (32, 32)): 0.1, ("single", (64, 64)): 0.1, ("single", (96, 96)): 0.05,
+        ("single", (128, 128)): 0.12, ("composed", (64, 64)): 0.1, ("composed", (96, 96)): 0.1,
+        ("composed", (128, 128)): 0.12, ("few", (64, 64)): 0.08, ("scene", (64, 64)): 0.04,
+        ("scene", (96, 96)): 0.05, ("scene", (128, 128)): 0.12, ("scene", (96, 128)): 0.01,
+        ("scene", (128, 96)): 0.01,
     }  # fmt: skip
     # Which emoji it is decides itself at high noise.
     early, late = Objective.Config(time_mean=1.0), Objective.Config(time_mean=0.4)
@@ -95,7 +100,8 @@ def denoiser() -> Stage[DenoiserTask]:
         Phase(start=3000, shares=places, plain=0.4, white=0.4, rows=2048, objective=early),
         Phase(start=5300, shares=sizes, plain=0.3, white=0.5, rows=2048, objective=late),
         Phase(start=8800, shares=few, plain=0.6, white=0.5, rows=2048, objective=early),
-        Phase(start=15000, shares=scenes, plain=0.4, white=0.5, rows=2048, objective=late),
+        Phase(start=14300, shares=bound, plain=0.9, white=0.7, rows=2048, objective=early),
+        Phase(start=17500, shares=scenes, plain=0.7, white=0.5, rows=2048, objective=late),
     )
     directory = RUNS / "denoiser"
 
@@ -114,8 +120,8 @@ def denoiser() -> Stage[DenoiserTask]:
             phases=phases,
         ),
         trainer=Trainer.Config(
-            steps=24000,
-            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(19000, 24000)),
+            steps=23000,
+            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(18500, 23000)),
             ema=Ema.Config(decay=0.999),
             workers=2,
         ),

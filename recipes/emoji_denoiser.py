@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from emoji_captions import describe, describe_plainly
+from emoji_composed import EMPTY, Composer, cells_of
 from emoji_data import Emoji, load_emoji, pictures_of
 from emoji_latents import RENDER_PIXELS, Pool, load_pool, many_scenes, single_scenes
-from emoji_scenes import Size, held_out_tone
+from emoji_scenes import Scene, Size, held_out_tone
 from emoji_text import MAX_TOKENS, load_tokenizer
 from emoji_vae import load_vae
 from musiva.core.pack import Pack
@@ -68,7 +69,7 @@ EMPTY_SHARE = 0.1
 DOWNSCALE = 8
 
 
-Source = tuple[Literal["single", "few", "scene"], Size]
+Source = tuple[Literal["single", "composed", "few", "scene"], Size]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,7 @@ class DenoiserTask:
         self._pictures = pictures_of(emoji, RENDER_PIXELS)
         self._singles, self._scenes_of = single_scenes(emoji, config.seed)
         self._pools: dict[Source, Pool] = {}
+        self._composers: dict[Size, Composer] = {}
         weights = [_weight(one) for one in emoji]
         self._order = Order.Config(weights=weights, seed=config.seed).build()
         generator = torch.Generator().manual_seed(config.seed)
@@ -192,21 +194,14 @@ class DenoiserTask:
     def settle(self, draw: Draw, source: Source, phase: Phase) -> Drawn:
         """Everything random about a draw, from its key alone."""
         seed = self.config.seed
-        pool = self._pools[source]
         rng = keyed_rng(seed, draw, "caption")
-        if source[0] == "single":
-            own = self._scenes_of[draw.sample]
-            row = own[0] if rng.random() < phase.white else int(rng.integers(own[1], own[-1] + 1))
-        else:
-            row = int(rng.integers(len(pool.scenes)))
+        scene, mean_CHW, std_CHW = self._picture(draw, source, phase, rng)
         if rng.random() < EMPTY_SHARE:
             text = ""
         elif rng.random() < phase.plain:
-            text = describe_plainly(pool.scenes[row], self.emoji)
+            text = describe_plainly(scene, self.emoji)
         else:
-            text = describe(pool.scenes[row], self.emoji, rng)
-        mean_CHW = pool.mean_VCHW[row].float().numpy()
-        std_CHW = pool.std_VCHW[row].float().numpy()
+            text = describe(scene, self.emoji, rng)
         channels, height, width = mean_CHW.shape
         rng = keyed_rng(seed, draw, "noise")
         clean_CHW = mean_CHW + std_CHW * rng.standard_normal(mean_CHW.shape, dtype=np.float32)
@@ -221,18 +216,49 @@ class DenoiserTask:
             noise_LC,
         )
 
+    def _picture(
+        self, draw: Draw, source: Source, phase: Phase, rng: np.random.Generator
+    ) -> tuple[Scene, np.ndarray, np.ndarray]:
+        """A scene, and mean and deviation of its latent, `[C, h, w]` float32."""
+        kind, size = source
+        if kind == "composed":
+            return self._composers[size].draw(rng)
+        pool = self._pools[source]
+        if kind == "single":
+            own = self._scenes_of[draw.sample]
+            row = own[0] if rng.random() < phase.white else int(rng.integers(own[1], own[-1] + 1))
+        else:
+            row = int(rng.integers(len(pool.scenes)))
+        mean_CHW, std_CHW = pool.mean_VCHW[row], pool.std_VCHW[row]
+        return pool.scenes[row], mean_CHW.float().numpy(), std_CHW.float().numpy()
+
     def _ensure_pool(self, source: Source) -> None:
         """Load the pictures of a source, or make them, when a phase first needs them."""
-        if source in self._pools:
-            return
-        (kind, size), config = source, self.config
-        if kind == "single":
-            scenes = self._singles
-        else:
-            count = config.few if kind == "few" else config.scenes
-            scenes = many_scenes(self.emoji, kind, count, size, config.seed)
-        directory = config.work / "latents"
-        self._pools[source] = load_pool(self._pictures, scenes, self._vae, size, directory)
+        kind, size = source
+        if kind == "composed":
+            if size not in self._composers:
+                self._composers[size] = self._composer(size)
+        elif source not in self._pools:
+            config = self.config
+            if kind == "single":
+                scenes = self._singles
+            else:
+                count = config.few if kind == "few" else config.scenes
+                scenes = many_scenes(self.emoji, kind, count, size, config.seed)
+            self._pools[source] = self._pool(scenes, size)
+
+    def _composer(self, size: Size) -> Composer:
+        cells = {}
+        for side in cells_of(size):
+            self._ensure_pool(("single", (side, side)))
+            cells[side] = self._pools["single", (side, side)]
+        weights = np.array([_weight(one) for one in self.emoji])
+        white = [own[0] if own else None for own in self._scenes_of]
+        empty = self._pool([EMPTY], size)
+        return Composer(size, self.emoji, weights / weights.sum(), cells, white, empty)
+
+    def _pool(self, scenes: Sequence[Scene], size: Size) -> Pool:
+        return load_pool(self._pictures, scenes, self._vae, size, self.config.work / "latents")
 
     def _text(self, drawn: Sequence[Drawn], pack: Pack) -> Tensor:
         encoded = torch.cat(self.text([torch.tensor(d.ids) for d in drawn]))

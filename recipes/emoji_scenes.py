@@ -18,7 +18,7 @@ from emoji_grounds import WHITE, Ground, draw_ground
 from musiva.core.errors import InvalidInput
 
 __all__ = [
-    "DRAWN", "FEW", "LAYOUTS", "Placed", "Scene", "Size", "Slot", "box_of", "draw_scene",
+    "DRAWN", "FEW", "LAYOUTS", "Placed", "Scene", "Shares", "Size", "Slot", "box_of", "draw_scene",
     "held_out_pair", "held_out_tone", "thirds",
 ]  # fmt: skip
 
