@@ -18,11 +18,15 @@ MACHINE = {"--model", "--dtype", "--device", "--threads"}
 PICTURE = {"-n", "--size", "--steps", "--seed", "--guidance", "--negative"}
 SOURCES = {"--like", "--server"}
 OUT = {"--out", "--grid", "--force"}
-PATHS = {"--sampler", "--spacing", "--shift"}
+PATHS = {"--sampler", "--spacing", "--shift", "--policy"}
 KEY = {"--api-key-file"}
 FROZEN = {
     "generate": {"prompt", *SOURCES, *KEY, *OUT, *PICTURE, *PATHS, *MACHINE},
-    "serve": {"--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", *KEY, *MACHINE},
+    "serve": {
+        *("--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", "--policy"),
+        *KEY,
+        *MACHINE,
+    },
     "train": {"recipe", "stage", "argument"},
     "bench": {"name", "--json", "--quick"},
     "models": {"directory", "--json"},

@@ -68,6 +68,7 @@ def test_pictures_grid_and_notes(musiva: Musiva, tiny_model: Path, tmp_path: Pat
         "sampler": "dpm++2m",
         "spacing": None,
         "shift": None,
+        "policy": "never",
     }
 
 
@@ -240,3 +241,29 @@ def test_the_grid_may_end_with_a_shorter_row() -> None:
     assert grid[0, 0].tolist() == [255, 0, 0]
     assert grid[-1, 0].tolist() == [0, 0, 255]
     assert grid[-1, -1].tolist() == [255, 255, 255]
+
+
+def test_a_policy_of_ones_own(musiva: Musiva, tiny_model: Path, tmp_path: Path) -> None:
+    """It skips evaluations and is written into the picture; an interval of one skips nothing."""
+    file = tmp_path / "half.py"
+    file.write_text(
+        "from musiva.core.types import Action\n"
+        "from musiva.policy import Never\n"
+        "class Half(Never):\n"
+        "    keep = 1\n"
+        "    def act(self, trip, memory, evaluation):\n"
+        "        return Action(evaluation % 2 == 0, 0)\n"
+    )
+    options = ("--model", str(tiny_model), *TINY, "--steps", "6", "--seed", "1")
+    drawn = {}
+    for name, policy in (("a", "never"), ("b", "interval:interval=1"), ("c", f"{file}:Half")):
+        out = tmp_path / f"{name}.png"
+        ran = musiva("generate", "a fox", *options, "--policy", policy, "--out", str(out))
+        assert ran.code == 0, ran.err
+        with Image.open(out) as picture:
+            drawn[name] = picture.tobytes()
+    assert drawn["a"] == drawn["b"] != drawn["c"]
+    assert note(tmp_path / "c.png")["policy"] == "half"
+    wrong = musiva("generate", "a fox", *options, "--policy", "half")
+    assert wrong.code == 2
+    assert "policy: got 'half'; allowed: never, interval" in wrong.err

@@ -19,6 +19,7 @@ EVERYTHING = {
     "sampler": "heun",
     "spacing": "karras",
     "shift": 1.5,
+    "policy": "interval:interval=2",
     "quality": 100,
     "output_format": "webp",
     "output_compression": 80,

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from musiva.core.errors import InvalidInput
-from musiva.policy import POLICIES, Interval, Never, Trip, build_policy, load_policy_class
+from musiva.policy import (
+    POLICIES,
+    Interval,
+    Never,
+    Trip,
+    build_policy,
+    load_policy_class,
+    with_own,
+)
 
 MINE = '''
 from dataclasses import dataclass
@@ -54,7 +62,7 @@ def test_names_and_fields() -> None:
 def test_what_is_refused(spec: str, told: str) -> None:
     with pytest.raises(InvalidInput, match=told) as raised:
         build_policy(spec)
-    assert raised.value.field.startswith("policy")
+    assert raised.value.field == "policy"
 
 
 def test_an_interval_warms_up_and_then_computes_every_so_many() -> None:
@@ -93,5 +101,23 @@ def test_a_probe_that_does_not_exist() -> None:
     class Odd(Never):
         probes = ("temperature",)
 
-    with pytest.raises(InvalidInput, match="temperature"):
+    with pytest.raises(InvalidInput, match="out of forecast_error, change, scale"):
         build_policy("odd", {"odd": Odd})
+
+
+def test_the_documented_policy_runs(tmp_path: Path) -> None:
+    """The example of docs/policies.md, as it stands there."""
+    text = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
+    example = next(part for part in text.split("```python\n")[1:] if "class Restless" in part)
+    (tmp_path / "restless.py").write_text(example.split("```")[0])
+    spec, policies = with_own(f"{tmp_path / 'restless.py'}:Restless:most=2")
+    assert spec == "restless:most=2"
+    policy = build_policy(spec, policies)
+    trip = Trip(tuple(1 - i / 10 for i in range(10)), (0.1,) * 10)
+    memory, computed = policy.begin(trip), []
+    for evaluation in range(10):
+        if policy.act(trip, memory, evaluation).compute:
+            computed.append(evaluation)
+            measured = {"scale": 1.0, "forecast_error": 0.01} if evaluation > 1 else {"scale": 1.0}
+            memory = policy.observe(trip, memory, evaluation, measured)
+    assert computed == [0, 1, 2, 4, 6, 8]

@@ -190,7 +190,7 @@ def test_the_examples_are_taken(documented: Documented) -> None:
 VALUES = (None, True, False, -1, 0, 1, 2, 1.5, 50, 100, 1001, 2**63, "", "a fox", [], {})
 WORDS = ("auto", "33x33x33", "png", "url", "high", "low", "opaque", "vivid", "euler", "karras")
 # What depends on the model, and on other fields, no schema can say.
-FREE_TEXT = {"model", "sampler", "spacing", "prompt", "negative_prompt"}
+FREE_TEXT = {"model", "sampler", "spacing", "policy", "prompt", "negative_prompt"}
 ONLY_WITH_OTHERS = {"partial_format", "partial_images", "progress", "output_compression"}
 
 

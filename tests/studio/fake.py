@@ -44,6 +44,7 @@ MODEL: Mapping[str, object] = {
     "max_guidance_scale": 100.0,
     "max_partial_images": 100,
     "shift": 3.0,
+    "policies": ["never", "interval"],
     "sampler": "euler",
     "samplers": ["euler", "heun", "dpm++2m"],
     "spacings": {"euler": ["uniform", "karras"], "heun": ["uniform"], "dpm++2m": ["uniform"]},

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-OPTIONS = ("size", "steps", "seed", "guidance", "sampler", "spacing", "shift")
+OPTIONS = ("size", "steps", "seed", "guidance", "sampler", "spacing", "shift", "policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,14 @@ def _locally(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -
     chosen = {"model": _model(wanted), "dtype": arguments.dtype or "float32"}
     chosen |= {"device": arguments.device or "auto", "threads": arguments.threads}
     from musiva.engine import Engine
+    from musiva.policy import with_own
 
+    policy, policies = with_own(wanted.options.get("policy") or "never")
+    options = {**wanted.options, "policy": policy}
     # All prompts are there at once, however many they are.
-    config = Engine.Config(max_waiting=len(wanted.prompts))
+    config = Engine.Config(max_waiting=len(wanted.prompts), policies=policies)
     with load_engine(Namespace(**chosen), env, config) as engine:
-        requests = [engine.request(prompt, **wanted.options) for prompt in wanted.prompts]
+        requests = [engine.request(prompt, **options) for prompt in wanted.prompts]
         with results:
             for request in requests:
                 results.warn(request.without_effect)

@@ -138,6 +138,12 @@ def _generate(commands: Commands) -> None:
         "--shift", type=number("shift", 0.01, 100), metavar="X", help="of a flow model's times"
     )
     p.add_argument(
+        "--policy",
+        metavar="NAME[:FIELD=VALUE,...]",
+        help="what is computed and what forecast, such as interval:interval=3 (default: never, the "
+        "dense run), or a class of your own, FILE.py:CLASS[:FIELD=VALUE,...]",
+    )
+    p.add_argument(
         "--out",
         type=Path,
         default=Path("."),
@@ -194,6 +200,13 @@ def _serve(commands: Commands) -> None:
         default=[],
         metavar="ORIGIN",
         help="let pages from there use the API, such as https://example.org; may be repeated",
+    )
+    p.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="FILE.py:CLASS",
+        help="a policy of your own that requests may name; may be repeated",
     )
     _machine(p)
 

@@ -16,6 +16,7 @@ def run(arguments: Namespace, env: Env) -> int:
     api_key = chosen_key(arguments.api_key_file, env)
     set_threads(arguments.threads, env)
     from musiva.engine import Engine, Scheduler
+    from musiva.policy import POLICIES, load_policy_class
     from musiva.server import AppConfig, serve
 
     config = AppConfig(
@@ -23,14 +24,18 @@ def run(arguments: Namespace, env: Env) -> int:
         api_key=api_key,
         cors_origins=tuple(arguments.cors_origin),
     )
-    scheduler = Scheduler.Config(max_rows=arguments.max_rows)
+    engine_config = Engine.Config(
+        scheduler=Scheduler.Config(max_rows=arguments.max_rows),
+        max_waiting=arguments.max_waiting,
+        policies={**POLICIES, **dict(map(load_policy_class, arguments.policy))},
+    )
     serve(
         arguments.model,
         host=arguments.host,
         port=arguments.port,
         dtype=arguments.dtype,
         device=arguments.device,
-        engine_config=Engine.Config(scheduler=scheduler, max_waiting=arguments.max_waiting),
+        engine_config=engine_config,
         app_config=config,
         announce=lambda line: print(line, flush=True),
     )

@@ -52,6 +52,7 @@ class EngineOptions(TypedDict, total=False):
     num_images          pictures; picture i has seed + i
     negative_prompt     what to keep away from
     sampler, spacing    names, see `models()`
+    policy              what is computed and what forecast: a name, see `models()`, and its fields
     shift               0.01 to 100, of a flow model's times
     """
 
@@ -64,6 +65,7 @@ class EngineOptions(TypedDict, total=False):
     sampler: str | None
     spacing: str | None
     shift: float | None
+    policy: str | None
 
 
 class Options(EngineOptions, total=False):

@@ -148,7 +148,7 @@ class Engine:
         spacing: str | None = None,
         shift: float | None = None,
         previews: int = 0,
-        policy: str = "never",
+        policy: str | None = None,
         request_id: str | None = None,
     ) -> Request:
         """A checked request; None is the model's default, a random seed, one picture, no negative
@@ -183,6 +183,7 @@ class Engine:
         last = self._schedule(path).num_evaluations - 1
         if _whole("quality", quality, 1, 100) != 100:
             raise InvalidInput("quality", quality, "100: only the dense run is built so far")
+        policy = "never" if policy is None else policy
         build_policy(policy, self.config.policies)
         return Request(
             id=request_id or uuid.uuid4().hex,
@@ -234,6 +235,7 @@ class Engine:
             "sampler": path.sampler or self.pipeline.noise.default_sampler(),
             "spacing": path.spacing,
             "shift": path.shift,
+            "policy": request.policy,
         }
 
     def submit(

@@ -11,7 +11,13 @@ A policy of your own is a class like those, in a file of yours: `FILE.py:CLASS`.
 from __future__ import annotations
 
 from musiva.policy.base import PROBES, Policy, Trip
-from musiva.policy.catalog import POLICIES, PolicyClass, build_policy, load_policy_class
+from musiva.policy.catalog import (
+    POLICIES,
+    PolicyClass,
+    build_policy,
+    load_policy_class,
+    with_own,
+)
 from musiva.policy.forecast import Anchors
 from musiva.policy.interval import Interval
 from musiva.policy.never import Never
@@ -27,4 +33,5 @@ __all__ = [
     "Trip",
     "build_policy",
     "load_policy_class",
+    "with_own",
 ]

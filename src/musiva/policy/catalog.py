@@ -15,7 +15,7 @@ from musiva.policy.base import PROBES, Policy
 from musiva.policy.interval import Interval
 from musiva.policy.never import Never
 
-__all__ = ["POLICIES", "build_policy", "load_policy_class"]
+__all__ = ["POLICIES", "PolicyClass", "build_policy", "load_policy_class", "with_own"]
 
 PolicyClass = Callable[..., Policy]
 POLICIES: Mapping[str, PolicyClass] = MappingProxyType({"never": Never, "interval": Interval})
@@ -38,11 +38,23 @@ def build_policy(spec: str, policies: Mapping[str, PolicyClass] = POLICIES) -> P
     try:
         policy = made(**values)
     except InvalidInput as error:
-        raise InvalidInput(f"policy {name}: {error.field}", error.value, error.allowed) from error
+        raise InvalidInput("policy", spec, f"{error.field} {error.allowed}") from error
     unknown = [probe for probe in policy.probes if probe not in PROBES]
     if unknown:
-        raise InvalidInput(f"policy {name}: probes", unknown, ", ".join(PROBES))
+        raise InvalidInput("policy", spec, f"one with probes out of {', '.join(PROBES)}")
     return policy
+
+
+def with_own(spec: str) -> tuple[str, Mapping[str, PolicyClass]]:
+    """A policy as `build_policy` takes it, and the policies it is out of. `FILE.py:CLASS[:FIELD=
+    VALUE,...]` adds that class, under its name in lower case. Runs that file. Raises InvalidInput.
+    """
+    file, mark, rest = spec.rpartition(".py:")
+    if not mark:
+        return spec, POLICIES
+    place, separator, fields = rest.partition(":")
+    name, made = load_policy_class(f"{file}{mark}{place}")
+    return f"{name}{separator}{fields}", {**POLICIES, name: made}
 
 
 def load_policy_class(place: str) -> tuple[str, PolicyClass]:

@@ -176,6 +176,7 @@ class Model(Answer):
     samplers: list[str]
     spacings: Annotated[dict[str, list[str]], Field(description="by sampler")]
     shift: Annotated[float | None, Field(description="null where there is none")]
+    policies: Annotated[list[str], Field(description="names that a policy may begin with")]
 
 
 class ModelList(Answer):

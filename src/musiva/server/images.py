@@ -77,6 +77,7 @@ class ImagesBody(BaseModel):
     shift: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
         None, description="a number from 0.01 to 100"
     )
+    policy: str | None = Field(None, description="a policy and its fields, see /v1/models")
 
     @property
     def format(self) -> FileFormat:
@@ -157,6 +158,7 @@ def to_request(engine: Engine, body: ImagesBody, request_id: str) -> Request:
             sampler=body.sampler,
             spacing=body.spacing,
             shift=body.shift,
+            policy=body.policy,
             request_id=request_id,
         )
     except InvalidInput as error:

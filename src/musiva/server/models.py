@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from musiva.engine import Pipeline
+from musiva.engine import Engine, Pipeline
 from musiva.samplers import SAMPLERS
 from musiva.server.answers import Model
 from musiva.server.images import MAX_GUIDANCE, MAX_PARTIAL_IMAGES, MAX_STEPS
@@ -14,8 +14,9 @@ __all__ = ["describe_model", "suggested_sizes"]
 RATIOS = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16))
 
 
-def describe_model(pipeline: Pipeline, *, created: int) -> Model:
+def describe_model(engine: Engine, *, created: int) -> Model:
     """created: seconds since 1970."""
+    pipeline = engine.pipeline
     defaults, noise = pipeline.defaults, pipeline.noise
     spacings = {
         name: list(one.spacings[noise.prediction])
@@ -40,6 +41,7 @@ def describe_model(pipeline: Pipeline, *, created: int) -> Model:
         samplers=list(spacings),
         spacings=spacings,
         shift=noise.shift if noise.prediction == "flow" else None,
+        policies=list(engine.config.policies),
     )
 
 

@@ -21,6 +21,7 @@ import { toJson } from "./parameters.js";
  * @property {string[]} samplers
  * @property {Record<string, string[]>} spacings of each sampler
  * @property {number | null} shift null where a shift has no meaning
+ * @property {string[]} policies
  */
 /**
  * @typedef {Object} Health

@@ -16,7 +16,7 @@ const OTHER = "other";
 /** The control of each field; its message is in #NAME-error. */
 const CONTROLS = /** @type {const} */ ([
   "prompt", "size", "width", "height", "steps", "seed", "sampler", "guidance_scale", "negative_prompt", "n",
-  "spacing", "shift",
+  "spacing", "shift", "policy",
 ]);
 const SLIDERS = { steps: "steps-slider", guidance_scale: "guidance-slider" };
 
@@ -51,6 +51,7 @@ export class Form {
     at("size").replaceChildren(...sizes, new Option("Other size…", OTHER));
     const samplers = model.samplers.map((name) => new Option(name, name));
     at("sampler").replaceChildren(...samplers);
+    at("policies").replaceChildren(...model.policies.map((name) => new Option(name, name)));
     for (const [name, value] of Object.entries({ steps: model.steps, guidance_scale: model.guidance_scale })) {
       control(name).setAttribute("placeholder", String(value));
     }
@@ -99,7 +100,7 @@ export class Form {
     texts.size = listed ? `${width}x${height}` : OTHER;
     const { steps = "", guidance_scale = "", sampler = "" } = this.model ?? {};
     const defaults = { steps: String(steps), guidance_scale: String(guidance_scale), sampler };
-    const empty = { negative_prompt: "", seed: "", spacing: "", shift: "", n: "1" };
+    const empty = { negative_prompt: "", seed: "", spacing: "", shift: "", policy: "", n: "1" };
     this.clearErrors();
     this.#write({ ...empty, ...defaults, ...texts, locked: parameters.seed === undefined ? "" : "yes" });
     if (parameters.negative_prompt) at("more", HTMLDetailsElement).open = true;
@@ -156,6 +157,7 @@ export class Form {
       sampler: raw.sampler || undefined,
       spacing: raw.spacing || undefined,
       shift: number(raw.shift),
+      policy: raw.policy || undefined,
       n: number(raw.n) ?? 1,
     };
     return parameters;

@@ -14,6 +14,7 @@
  * @property {string} [sampler]
  * @property {string} [spacing]
  * @property {number} [shift]
+ * @property {string} [policy]
  * @property {string} [model]
  */
 /** @typedef {keyof Parameters} Name */
@@ -32,11 +33,12 @@ export const LABELS = {
   sampler: "Sampler",
   spacing: "Spacing",
   shift: "Shift",
+  policy: "Policy",
   n: "Pictures",
   model: "Model",
 };
 export const NAMES = /** @type {Name[]} */ (Object.keys(LABELS));
-const TEXTS = new Set(["prompt", "negative_prompt", "size", "sampler", "spacing", "model"]);
+const TEXTS = new Set(["prompt", "negative_prompt", "size", "sampler", "spacing", "policy", "model"]);
 
 /**
  * Parameters as JSON, the seed as a number with all its digits.
