@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
-from musiva.core.pack import Pack
+from musiva.core.pack import Grid, Pack
 from musiva.core.run import Run, Streams
 from musiva.models.base import Denoiser, Inputs, SegmentFn
 from musiva.models.embeddings import timestep_embedding
@@ -30,15 +30,10 @@ def split_heads(x: Tensor, parts: int) -> tuple[Tensor, ...]:
     return x.unflatten(-1, (parts, HEADS, -1)).unbind(1)
 
 
-def positions(pack: Pack, width: int) -> Tensor:
-    """[T, D]: sinusoids of frame, row and column of each row, from its token index alone."""
-    tables = []
-    for s in pack.image.segments:
-        coordinates = torch.cartesian_prod(*(torch.arange(n) for n in s.grid)).view(-1, 3).float()
-        tables.append(
-            timestep_embedding((coordinates * torch.tensor([31.0, 7.0, 1.0])).sum(1), width)
-        )
-    return pack.gather(tables)
+def positions(grid: Grid) -> Tensor:
+    """[L, D]: sinusoids of frame, row and column of each token."""
+    coordinates = torch.cartesian_prod(*(torch.arange(n) for n in grid)).view(-1, 3).float()
+    return timestep_embedding((coordinates * torch.tensor([31.0, 7.0, 1.0])).sum(1), WIDTH)
 
 
 class Base(Denoiser):
@@ -60,9 +55,8 @@ class Base(Denoiser):
     def embed(self, inputs: Inputs, pack: Pack, run: Run) -> Streams:
         assert inputs.text_TD is not None
         x_TD = run.linear("patch_in", self.patch_in, inputs.latent_TC, pack)
-        x_TD = x_TD + run.once("positions", partial(positions, pack, WIDTH), pack.image.keys).to(
-            x_TD
-        )
+        places_TD = run.once("positions", partial(pack.image.lookup, positions), pack.image.layout)
+        x_TD = x_TD + places_TD.to(x_TD)
         time_MD = timestep_embedding(inputs.timestep_M, WIDTH).to(x_TD)
         time_MD = run.linear("time", self.time, time_MD, pack)
         text_CD = run.linear("text_in", self.text_in, inputs.text_TD, pack)
@@ -140,7 +134,7 @@ class CrossBlock(nn.Module):
             kv = run.once(
                 site,
                 lambda: run.linear(f"{site}.kv", self.kv, text_CD, pack),
-                pack.streams["text"].keys,
+                pack.streams["text"].content,
             )
             k, v = split_heads(kv, 2)
             mixed = run.attend(site, {"image": (q, None, None), "text": (None, k, v)}, pack)[

@@ -80,11 +80,14 @@ class PartsRun(PlainRun):
     def branch(self, site: str, fn: Callable, x: Tensor | Streams, pack: Pack) -> Tensor | Streams:
         if not isinstance(x, Tensor):
             return fn(x, pack)
-        real = (pack.image.token_T >= 0).nonzero().flatten()
         out = torch.zeros_like(x)
         try:
-            for part in (real[::2], real[1::2]):
-                out[part] = fn(x[part], pack.take(part))
+            for first in (0, 1):
+                tokens = [torch.arange(first, s.length, 2) for s in pack.image.segments]
+                part = pack.take({"image": tokens})
+                real_T = part.image.token_T >= 0
+                value_TD = fn(x[part.image.source_T], part)
+                out[part.image.source_T[real_T]] = value_TD[real_T]
         except RuntimeError as error:
             if "taken from this pack" not in str(error):
                 raise

@@ -56,14 +56,50 @@ def test_groups_part_the_tokens_of_each_sample(grids, over) -> None:
 @given(GRIDS, st.randoms(use_true_random=False))
 def test_take_keeps_owner_and_place(grids, draw) -> None:
     rows = Rows.build(grids)
-    real = (rows.token_T >= 0).nonzero().flatten().tolist()
-    chosen = torch.tensor(sorted(draw.sample(real, draw.randint(1, len(real)))))
-    part = rows.take(chosen)
-    assert torch.equal(part.segment_T, rows.segment_T[chosen])
-    assert torch.equal(part.token_T, rows.token_T[chosen])
-    assert sum(s.length for s in part.segments) == part.num_rows == len(chosen)
-    with pytest.raises(RuntimeError, match="taken from this pack"):
-        part.groups("sample")
+    assert rows.full is rows
+    assert torch.equal(rows.source_T[rows.token_T >= 0], (rows.token_T >= 0).nonzero()[:, 0])
+    tokens = [
+        None
+        if draw.random() < 0.2
+        else torch.tensor(sorted(draw.sample(range(s.length), draw.randint(0, s.length)))).long()
+        for s in rows.segments
+    ]
+    part = rows.take(tokens)
+    assert part.full is rows
+    assert all(s.start % ROW_ALIGN == 0 for s in part.segments)
+    assert part.num_rows == bucket(sum(s.pitch for s in part.segments))
+    for s, whole, chosen in zip(part.segments, rows.segments, tokens, strict=True):
+        span = slice(s.start, s.start + s.length)
+        expected = torch.arange(whole.length) if chosen is None else chosen
+        assert torch.equal(part.token_T[span], expected)
+        assert torch.equal(rows.token_T[part.source_T[span]], expected)
+        assert torch.equal(rows.segment_T[part.source_T[span]], part.segment_T[span])
+        assert (part.token_T[span.stop : s.start + s.pitch] == -1).all()
+    for mixing in (lambda: part.groups("sample"), lambda: part.neighbours(1)):
+        with pytest.raises(RuntimeError, match="taken from this pack"):
+            mixing()
+    again = part.take([None] * len(tokens))
+    assert torch.equal(again.token_T, part.token_T)
+    assert again.layout == part.layout
+
+
+def test_constants_are_looked_up_by_the_rows_in_hand() -> None:
+    rows = Rows.build([(1, 2, 3), (1, 1, 4)])
+    part = rows.take([torch.tensor([1, 4]), None])
+    other = rows.take([torch.tensor([0, 4]), None])
+    for one, first in ((rows, range(6)), (part, (1, 4)), (other, (0, 4))):
+        found = one.lookup(lambda grid: torch.arange(grid[1] * grid[2]) + 10 * grid[2])
+        values = [value for value in found.tolist() if value]
+        assert values == [*(30 + token for token in first), 40, 41, 42, 43]
+    # Equal counts are not equal rows.
+    assert len({rows.layout, part.layout, other.layout}) == 3
+
+
+def test_content_is_known_only_where_every_segment_says() -> None:
+    assert Rows.build([(1, 1, 3)] * 2, ["a", None]).content is None
+    one, two = (Rows.build([(1, 1, 3)], [key]) for key in "ab")
+    assert one.layout == two.layout
+    assert one.content != two.content
 
 
 def test_segments_of_streams_belong_together() -> None:

@@ -11,14 +11,24 @@ width.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-__all__ = ["ROW_ALIGN", "Groups", "Pack", "Rows", "Segment", "bucket", "patchify", "unpatchify"]
+__all__ = [
+    "ROW_ALIGN",
+    "Grid",
+    "Groups",
+    "Pack",
+    "Rows",
+    "Segment",
+    "bucket",
+    "patchify",
+    "unpatchify",
+]
 
 ROW_ALIGN = 16
 Grid = tuple[int, int, int]
@@ -34,7 +44,8 @@ def bucket(rows: int) -> int:
 class Segment:
     """The rows of one sample branch in one stream: `length` real rows from `start`, then padding.
 
-    grid: tokens as (frames, height, width), in row-major order; text is (1, 1, length).
+    grid: all tokens as (frames, height, width), in row-major order, also where only some of them
+    were taken; text is (1, 1, length).
     key: names the content of rows that do not change over steps (a prompt); None for rows that do.
     """
 
@@ -47,6 +58,14 @@ class Segment:
     def pitch(self) -> int:
         """Rows that the segment occupies, padding included."""
         return -(-self.length // ROW_ALIGN) * ROW_ALIGN
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a layout was taken from, and its tokens of each segment; None: all of them."""
+
+    full: Rows
+    tokens: tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +88,21 @@ class Groups:
 class Rows:
     """The row layout of one stream; immutable, and built once per plan.
 
-    `complete` is False after `take`: some rows of the grid are absent, and whatever mixes tokens
-    has to get them from pages.
+    A layout is `complete`, or it was taken from one: `full` is then the complete layout, and
+    whatever mixes tokens has to get the absent rows from pages. Segments are padded alike in both.
     """
 
     def __init__(
         self,
         segments: Sequence[Segment],
-        num_rows: int,
         *,
         device: torch.device | str = "cpu",
-        taken_T: Tensor | None = None,
+        taken: Taken | None = None,
     ) -> None:
         self.segments = tuple(segments)
-        self.num_rows = num_rows
+        self.num_rows = bucket(sum(s.pitch for s in self.segments))
         self.device = torch.device(device)
-        self.complete = taken_T is None
-        self._taken_T = taken_T
+        self._taken = taken
 
     @classmethod
     def build(
@@ -102,20 +119,38 @@ class Rows:
             length = grid[0] * grid[1] * grid[2]
             segments.append(Segment(start, length, grid, None if keys is None else keys[i]))
             start += segments[-1].pitch
-        return cls(segments, bucket(start), device=device)
+        return cls(segments, device=device)
+
+    @property
+    def complete(self) -> bool:
+        return self._taken is None
+
+    @property
+    def full(self) -> Rows:
+        """The complete layout that this one was taken from; itself if it is complete."""
+        return self if self._taken is None else self._taken.full
 
     @cached_property
-    def keys(self) -> tuple[Hashable, ...]:
-        """The layout and content of this stream, to key values that are shared over steps."""
-        return tuple((s.start, s.grid, s.key) for s in self.segments)
+    def layout(self) -> Hashable:
+        """Which token of what every row is, to key values that are shared over steps."""
+        segments = tuple((s.start, s.length, s.grid) for s in self.segments)
+        if self._taken is None:
+            return segments
+        return segments, tuple(None if t is None else tuple(t.tolist()) for t in self._taken.tokens)
+
+    @cached_property
+    def content(self) -> Hashable:
+        """`layout` and what the rows hold, to key values made from them; None where a segment does
+        not say.
+        """
+        keys = tuple(s.key for s in self.segments)
+        return None if None in keys else (self.layout, keys)
 
     @cached_property
     def segment_T(self) -> Tensor:
         """[T] int64: the segment of each row; padding behind the last segment counts as the last
         one's.
         """
-        if self._taken_T is not None:
-            return self._taken_T[0]
         owner_T = torch.full((self.num_rows,), max(len(self.segments) - 1, 0), dtype=torch.int64)
         for i, s in enumerate(self.segments):
             owner_T[s.start : s.start + s.pitch] = i
@@ -124,44 +159,77 @@ class Rows:
     @cached_property
     def token_T(self) -> Tensor:
         """[T] int64: the canonical index of each row inside its segment; -1 for padding."""
-        if self._taken_T is not None:
-            return self._taken_T[1]
         token_T = torch.full((self.num_rows,), -1, dtype=torch.int64)
-        for s in self.segments:
-            token_T[s.start : s.start + s.length] = torch.arange(s.length)
+        for i, s in enumerate(self.segments):
+            tokens_L = None if self._taken is None else self._taken.tokens[i]
+            token_T[s.start : s.start + s.length] = (
+                torch.arange(s.length) if tokens_L is None else tokens_L
+            )
         return token_T.to(self.device)
+
+    @cached_property
+    def source_T(self) -> Tensor:
+        """[T] int64: for each row that of `full` with the same token; padding names some row."""
+        starts = torch.tensor([s.start for s in self.full.segments], device=self.device)
+        return starts[self.segment_T] + self.token_T.clamp(min=0)
 
     @cached_property
     def uniform_pitch(self) -> int | None:
         """The one pitch of all segments if they fill the stream exactly, else None."""
         pitches = {s.pitch for s in self.segments}
-        if not self.complete or len(pitches) != 1:
+        if len(pitches) != 1:
             return None
         (pitch,) = pitches
         return pitch if pitch * len(self.segments) == self.num_rows else None
 
-    def take(self, rows: Tensor) -> Rows:
-        """The layout of `x_TD[rows]`. rows: [T'] int64, ascending, and no padding among them."""
-        owner_T, token_T = self.segment_T[rows], self.token_T[rows]
-        counts = torch.bincount(owner_T, minlength=len(self.segments)).tolist()
+    def take(self, tokens: Sequence[Tensor | None]) -> Rows:
+        """The layout with only these tokens of each segment, which are those of this layout: [L]
+        int64, ascending, on the host; None takes all. `x_TD[rows.source_T]` takes the rows of a
+        complete layout.
+        """
+        if self._taken is not None:
+            tokens = [
+                there if chosen is None else chosen
+                for chosen, there in zip(tokens, self._taken.tokens, strict=True)
+            ]
         segments, start = [], 0
-        for s, count in zip(self.segments, counts, strict=True):
-            segments.append(replace(s, start=start, length=count))
-            start += count
-        return Rows(segments, start, device=self.device, taken_T=torch.stack([owner_T, token_T]))
+        for s, chosen in zip(self.full.segments, tokens, strict=True):
+            length = s.length if chosen is None else len(chosen)
+            segments.append(replace(s, start=start, length=length))
+            start += segments[-1].pitch
+        return Rows(segments, device=self.device, taken=Taken(self.full, tuple(tokens)))
+
+    def lookup(self, make: Callable[[Grid], Tensor]) -> Tensor:
+        """Row constants such as positions: `make(grid)` gives [L, ...] for all tokens of a grid, of
+        which each row gets its own; zero for padding. [T, ...].
+        """
+        tables = {grid: make(grid) for grid in {s.grid for s in self.segments}}
+        like = next(iter(tables.values()))
+        out_TD = like.new_zeros(self.num_rows, *like.shape[1:])
+        for i, s in enumerate(self.segments):
+            tokens_L = None if self._taken is None else self._taken.tokens[i]
+            table_LD = tables[s.grid]
+            out_TD[s.start : s.start + s.length] = (
+                table_LD if tokens_L is None else table_LD[tokens_L.to(table_LD.device)]
+            )
+        return out_TD
 
     def to_rows(self, table_MD: Tensor) -> Tensor:
         """Look up one table row per row: [M, D] -> [T, D]."""
         return table_MD[self.segment_T]
 
+    def require_complete(self) -> None:
+        """Raises RuntimeError for a layout that was taken from another one."""
+        if not self.complete:
+            raise RuntimeError(
+                "rows were taken from this pack: what mixes tokens needs the absent rows' pages"
+            )
+
     def groups(self, over: str | tuple[int, int]) -> tuple[Groups, ...]:
         """The rows that mix under `over`: "sample", "frame", "column" (same place, all frames) or a
         (height, width) window of tokens; windows at the far edges are smaller.
         """
-        if not self.complete:
-            raise RuntimeError(
-                "rows were taken from this pack: token mixing needs the absent rows' pages"
-            )
+        self.require_complete()
         if over not in self._groups:
             self._groups[over] = tuple(self._build_groups(over))
         return self._groups[over]
@@ -191,10 +259,7 @@ class Rows:
         """[T, (2 * width + 1)**2] int64: the rows around each row, in row-major order; `num_rows`
         where there is none, outside of the picture and for padding.
         """
-        if not self.complete:
-            raise RuntimeError(
-                "rows were taken from this pack: neighbours need the absent rows' pages"
-            )
+        self.require_complete()
         if width not in self._neighbours:
             side = 2 * width + 1
             index_TN = torch.full((self.num_rows, side * side), self.num_rows, dtype=torch.int64)
@@ -269,9 +334,10 @@ class Pack:
         """[T] int64: the modulation row of each image row."""
         return self.image.segment_T
 
-    def take(self, rows: Tensor, stream: str = "image") -> Pack:
-        """The pack in which `stream` keeps only `rows` ([T'] int64, ascending, no padding)."""
-        return Pack({**self.streams, stream: self.streams[stream].take(rows)})
+    def take(self, tokens: Mapping[str, Sequence[Tensor | None]]) -> Pack:
+        """The pack with only these tokens of the named streams; see `Rows.take`."""
+        taken = {name: self.streams[name].take(chosen) for name, chosen in tokens.items()}
+        return Pack({**self.streams, **taken})
 
     def level(self, k: int) -> Pack:
         """The same samples on a grid coarsened k times by 2 in height and width (U-Nets); k = 0 is
@@ -279,6 +345,7 @@ class Pack:
         """
         if k == 0:
             return self
+        self.image.require_complete()
         if k not in self._levels:
             grids = [
                 (f, -(-h >> k), -(-w >> k)) for f, h, w in (s.grid for s in self.image.segments)

@@ -31,7 +31,8 @@ V = TypeVar("V")
 class Run(Protocol):
     def branch(self, site: str, fn: Callable[[X, Pack], X], x: X, pack: Pack) -> X:
         """The value of a residual branch, which the caller adds. fn may be called on the rows of a
-        part of the pack, or not at all, so it must be a function of its arguments alone. x is [T,
+        part of the pack, or not at all, so it must be a function of its arguments alone: row
+        constants (positions) are looked up by the pack in hand, `Rows.lookup`. x is [T,
         D] of the image stream, or all streams that the branch writes. Branches nest.
         """
         ...
@@ -64,6 +65,6 @@ class Run(Protocol):
 
     def once(self, site: str, fn: Callable[[], V], key: Hashable) -> V:
         """fn(), or what it returned before for the same site and key. fn depends on weights and key
-        only.
+        only. A key of None says that nothing is known of what fn depends on: it is not shared.
         """
         ...

@@ -68,7 +68,7 @@ class PlainRun:
         return self._linears(layer, x, activation)
 
     def once(self, site: str, fn: Callable[[], V], key: Hashable) -> V:
-        if torch.is_grad_enabled():
+        if key is None or torch.is_grad_enabled():
             return fn()
         kept = self._shared.setdefault(site, OrderedDict())
         if key not in kept:

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from musiva.core.pack import Pack
+from musiva.core.pack import Grid, Pack
 from musiva.core.run import Run, Streams
 from musiva.models.base import Denoiser, Inputs, SegmentFn
 from musiva.models.embeddings import sincos_positions, timestep_embedding
@@ -51,7 +51,8 @@ class PixArt(Denoiser):
     def embed(self, inputs: Inputs, pack: Pack, run: Run) -> Streams:
         dtype = self.head_table.dtype
         x_TD = run.linear("patch_in", self.patch_in, inputs.latent_TC.to(dtype), pack)
-        x_TD = x_TD + run.once("positions", partial(self._positions, pack, x_TD), pack.image.keys)
+        positions = partial(pack.image.lookup, partial(self._positions, x_TD))
+        x_TD = x_TD + run.once("positions", positions, pack.image.layout)
         time_MD = self.time(inputs.timestep_M, dtype, pack, run, "time")
         if self.config.sized:
             # One number for the height, one for the width, one for their ratio: a third of the
@@ -66,7 +67,7 @@ class PixArt(Denoiser):
             time_MD = time_MD + torch.cat(embedded, dim=-1)
         modulation_MD = run.linear("time_out", self.time_out, nn.functional.silu(time_MD), pack)
         text_CD = run.once(
-            "text", partial(self._text, inputs, pack, run), pack.streams["text"].keys
+            "text", partial(self._text, inputs, pack, run), pack.streams["text"].content
         )
         return {"image": x_TD, "text": text_CD, "time": time_MD, "modulation": modulation_MD}
 
@@ -79,17 +80,10 @@ class PixArt(Denoiser):
         x_TD = modulated_norm(streams["image"], shift_MD, scale_MD, pack.image, 1e-6)
         return run.linear("patch_out", self.patch_out, x_TD, pack)
 
-    def _positions(self, pack: Pack, like_TD: Tensor) -> Tensor:
-        tables = {
-            grid: sincos_positions(
-                *grid[1:],
-                self.config.width,
-                base=self.config.position_base,
-                scale=self.config.position_scale,
-            ).to(like_TD)
-            for grid in {s.grid for s in pack.image.segments}
-        }
-        return pack.gather([tables[s.grid] for s in pack.image.segments])
+    def _positions(self, like_TD: Tensor, grid: Grid) -> Tensor:
+        config = self.config
+        base, scale = config.position_base, config.position_scale
+        return sincos_positions(*grid[1:], config.width, base=base, scale=scale).to(like_TD)
 
     def _text(self, inputs: Inputs, pack: Pack, run: Run) -> Tensor:
         assert inputs.text_TD is not None
@@ -175,7 +169,7 @@ class Block(nn.Module):
             kv_CD = run.linear(f"{site}.kv", self.cross_kv, text_CD, pack)
             return kv_CD.unflatten(-1, (2, self.num_heads, -1))
 
-        kv_C2HK = run.once(site, keys_values, pack.streams["text"].keys)
+        kv_C2HK = run.once(site, keys_values, pack.streams["text"].content)
         k_CHK, v_CHK = kv_C2HK.unbind(1)
         qkv = {"image": (q_THK, None, None), "text": (None, k_CHK, v_CHK)}
         out_THK = run.attend(site, qkv, pack)["image"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from musiva.core.pack import Groups, Pack, Rows
 from musiva.core.run import QKV, Over, Streams
@@ -46,8 +46,7 @@ def _attend_samples(name: str, qkv: Mapping[str, QKV], pack: Pack) -> Tensor:
     q_THK, ((key_rows, k_THK, v_THK),) = qkv[name][0], sources
     assert q_THK is not None
     rows, pieces = pack.streams[name], []
-    if not rows.complete:
-        return _attend_taken(q_THK, k_THK, v_THK, rows, key_rows)
+    key_rows.require_complete()
     for first, count in _runs(rows, key_rows):
         segment, keys = rows.segments[first], key_rows.segments[first]
         if not keys.length or not segment.length:
@@ -64,30 +63,13 @@ def _attend_samples(name: str, qkv: Mapping[str, QKV], pack: Pack) -> Tensor:
     return _assemble(pieces, q_THK)
 
 
-def _attend_taken(
-    q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, rows: Rows, key_rows: Rows
-) -> Tensor:
-    """Queries of a part of the rows, to keys of another stream, a sample branch at a time."""
-    pieces = []
-    for q, k in zip(rows.segments, key_rows.groups("sample"), strict=True):
-        if q.length and k.length:
-            k_LHK, v_LHK = (x[k.start : k.start + k.length] for x in (k_THK, v_THK))
-            padded_LHK = pad(
-                q_THK[q.start : q.start + q.length], (0, 0, 0, 0, 0, q.pitch - q.length)
-            )
-            pieces.append(
-                (q.start, _sdpa(padded_LHK[None], k_LHK[None], v_LHK[None])[0, : q.length])
-            )
-    return _assemble(pieces, q_THK)
-
-
 def _attend_joint(qkv: Mapping[str, QKV], pack: Pack) -> Streams:
     """Several streams in one attention, a sample branch at a time."""
     pieces: dict[str, list[tuple[int, Tensor]]] = {
         n: [] for n, (q, _, _) in qkv.items() if q is not None
     }
     for name in qkv:
-        pack.streams[name].groups("sample")  # refuses streams of which rows were taken
+        pack.streams[name].require_complete()
     for i in range(pack.num_branches):
         at = {name: pack.streams[name].segments[i] for name in qkv}
         k_LHK, v_LHK = (

@@ -31,7 +31,7 @@ def gated_add(x_TD: Tensor, value_TD: Tensor, gate_MD: Tensor, rows: Rows) -> Te
 
 def _broadcasts(rows: Rows) -> bool:
     """Uneven segments write into one buffer, which autograd cannot follow."""
-    return rows.complete and (rows.uniform_pitch is not None or not torch.is_grad_enabled())
+    return rows.uniform_pitch is not None or not torch.is_grad_enabled()
 
 
 def _multiply_add(
