@@ -10,6 +10,7 @@ T image rows, C text rows, M modulation rows, D width, H heads, K channels of a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -239,19 +240,6 @@ class Video(Base):
         return [VideoBlock(0, "frame"), VideoBlock(1, "column"), VideoBlock(2, (2, 3))]
 
 
-class Conv(nn.Module):
-    """3x3 convolution with zeros around the picture, as a linear layer over neighbourhoods."""
-
-    def __init__(self, site: str) -> None:
-        super().__init__()
-        self.site, self.linear = site, nn.Linear(9 * WIDTH, WIDTH)
-
-    def forward(self, x_TD: Tensor, pack: Pack, run: Run) -> Tensor:
-        return run.linear(
-            self.site, self.linear, run.halo(self.site, x_TD, pack, 1).flatten(1), pack
-        )
-
-
 class ConvBlock(nn.Module):
     """Group norm over the whole picture (one group), SiLU, convolution, on the stream of one
     level.
@@ -260,21 +248,22 @@ class ConvBlock(nn.Module):
     def __init__(self, i: int, stream: str, level: int) -> None:
         super().__init__()
         self.site, self.stream, self.level = f"block.{i}", stream, level
-        self.conv, self.shift = Conv(f"{self.site}.conv"), nn.Linear(WIDTH, WIDTH)
+        self.conv, self.shift = nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, streams: Streams, pack: Pack, run: Run) -> Streams:
         shift_MD = run.linear(f"{self.site}.time", self.shift, streams["time"], pack)
 
         def value(x_TD: Tensor, pack: Pack) -> Tensor:
-            stats_T2 = torch.stack([x_TD.mean(1), x_TD.square().mean(1)], 1)
-            sums_M2 = run.reduce(f"{self.site}.norm", stats_T2, pack)
-            counts = [s.length for s in pack.image.segments]
-            count_M = torch.tensor(counts + [1] * (pack.num_mod_rows - len(counts)))
-            mean_M, square_M = (sums_M2 / count_M[:, None]).unbind(1)
-            scale_M = (square_M - mean_M**2 + 1e-5).rsqrt()
             rows = pack.image
-            x_TD = (x_TD - rows.to_rows(mean_M[:, None])) * rows.to_rows(scale_M[:, None])
-            return self.conv(silu(x_TD + rows.to_rows(shift_MD)), pack, run)
+            stats_T12 = torch.stack([x_TD.mean(1), x_TD.square().mean(1)], 1)[:, None]
+            ones_T11 = torch.ones_like(stats_T12[..., :1])
+            sums_B121 = run.reduce(f"{self.site}.norm", stats_T12, ones_T11, rows)
+            count_B1 = torch.tensor([[math.prod(s.grid)] for s in rows.segments])
+            mean_B, square_B = (sums_B121[:, 0, :, 0] / count_B1).unbind(1)
+            scale_B = (square_B - mean_B**2 + 1e-5).rsqrt()
+            x_TD = (x_TD - rows.to_rows(mean_B[:, None])) * rows.to_rows(scale_B[:, None])
+            x_TD = silu(x_TD + rows.to_rows(shift_MD))
+            return run.conv(f"{self.site}.conv", self.conv, x_TD, rows)
 
         x_TD, level = streams[self.stream], pack.level(self.level)
         return {**streams, self.stream: x_TD + run.branch(self.site, value, x_TD, level)}
@@ -285,11 +274,11 @@ class Down(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = Conv("down")
+        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1)
 
     def forward(self, streams: Streams, pack: Pack, run: Run) -> Streams:
-        corner_T, _ = pack.rows_between(0, 1)
-        return {**streams, "image.1": self.conv(streams["image"], pack, run)[corner_T]}
+        rows, coarse = pack.image, pack.level(1).image
+        return {**streams, "image.1": run.conv("down", self.conv, streams["image"], rows, coarse)}
 
 
 class Up(nn.Module):
@@ -324,7 +313,7 @@ def build(name: str, seed: int = 0) -> Denoiser:
         model = kinds[name]()
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+                nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     return model.eval().requires_grad_(False)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from musiva.core.pack import Pack, patchify
+from musiva.core.pack import Pack, Rows, patchify
 from musiva.core.run import QKV, Over, Streams
 from musiva.engine.runner import PlainRun, forward
 from musiva.models.base import Denoiser, Inputs
@@ -57,17 +58,30 @@ class ReferenceRun(PlainRun):
     ) -> Streams:
         return attend_reference(qkv, pack, over)
 
-    def halo(self, site: str, x: Tensor, pack: Pack, width: int) -> Tensor:
-        out = x.new_zeros(x.shape[0], (2 * width + 1) ** 2, x.shape[1])
-        for s in pack.image.segments:
-            _, height, rows = s.grid
-            for row in range(s.length):
-                f, y, z = row // (height * rows), row // rows % height, row % rows
-                for n in range(out.shape[1]):
-                    b, c = y + n // (2 * width + 1) - width, z + n % (2 * width + 1) - width
-                    if 0 <= b < height and 0 <= c < rows:
-                        out[s.start + row, n] = x[s.start + (f * height + b) * rows + c]
+    def conv(
+        self, site: str, layer: nn.Conv2d, x: Tensor, rows: Rows, to: Rows | None = None
+    ) -> Tensor:
+        coarse, stride = to or rows, layer.stride[0]
+        out = x.new_zeros(coarse.num_rows, layer.out_channels)
+        for fine, target in zip(rows.segments, coarse.segments, strict=True):
+            (frames, height, width), (_, tall, wide) = fine.grid, target.grid
+            for f, y, z in itertools.product(range(frames), range(tall), range(wide)):
+                value = layer.bias.clone()
+                for dy, dz in itertools.product(range(3), range(3)):
+                    b, c = stride * y + dy - 1, stride * z + dz - 1
+                    if 0 <= b < height and 0 <= c < width:
+                        row = x[fine.start + (f * height + b) * width + c]
+                        value += layer.weight[:, :, dy, dz] @ row
+                out[target.start + (f * tall + y) * wide + z] = value
         return out
+
+    def reduce(self, site: str, left: Tensor, right: Tensor, rows: Rows) -> Tensor:
+        shape = (len(rows.segments), left.shape[1], left.shape[2], right.shape[2])
+        sums = left.new_zeros(shape)
+        for row, (owner, token) in enumerate(zip(rows.segment_T, rows.token_T, strict=True)):
+            if token >= 0:
+                sums[owner] += left[row][:, :, None] * right[row][:, None]
+        return sums
 
 
 class PartsRun(PlainRun):

@@ -255,26 +255,6 @@ class Rows:
                 raise ValueError(f"over: {over!r} names no row grouping")
         return groups
 
-    def neighbours(self, width: int) -> Tensor:
-        """[T, (2 * width + 1)**2] int64: the rows around each row, in row-major order; `num_rows`
-        where there is none, outside of the picture and for padding.
-        """
-        self.require_complete()
-        if width not in self._neighbours:
-            side = 2 * width + 1
-            index_TN = torch.full((self.num_rows, side * side), self.num_rows, dtype=torch.int64)
-            for s in self.segments:
-                row_FHW = s.start + torch.arange(s.length).view(s.grid)
-                padded = torch.nn.functional.pad(row_FHW, (width,) * 4, value=self.num_rows)
-                around = padded.unfold(1, side, 1).unfold(2, side, 1)
-                index_TN[s.start : s.start + s.length] = around.reshape(s.length, side * side)
-            self._neighbours[width] = index_TN.to(self.device)
-        return self._neighbours[width]
-
-    @cached_property
-    def _neighbours(self) -> dict[int, Tensor]:
-        return {}
-
     def _windows(self, i: int, s: Segment, window: tuple[int, int]) -> list[Groups]:
         frames, height, width = s.grid
         index_FHW = s.start + torch.arange(s.length).view(frames, height, width)

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from musiva.core.pack import Pack
+from musiva.core.pack import Pack, Rows
 
 __all__ = ["QKV", "Over", "Run", "Streams"]
 
@@ -47,14 +47,19 @@ class Run(Protocol):
         """
         ...
 
-    def halo(self, site: str, x: Tensor, pack: Pack, width: int) -> Tensor:
-        """The neighbourhood of each image row: [T, D] -> [T, (2 * width + 1)**2, D], zero outside
-        of the picture, in row-major order.
+    def conv(
+        self, site: str, layer: nn.Conv2d, x: Tensor, rows: Rows, to: Rows | None = None
+    ) -> Tensor:
+        """layer over every frame of each sample branch, with its own padding at the edges: [T, C]
+        -> [T', C'], laid out as `rows`, or as `to`, the coarser level of a layer with a stride.
         """
         ...
 
-    def reduce(self, site: str, stats: Tensor, pack: Pack, over: Over = "sample") -> Tensor:
-        """Sums over the real rows of each sample branch: [T, S] -> [M, S]."""
+    def reduce(self, site: str, left: Tensor, right: Tensor, rows: Rows) -> Tensor:
+        """Sums over all tokens of each of the B sample branches, in float32 at least, of products
+        of rows: [T, G, I] and [T, G, J] -> [B, G, I, J]. Linear attention sums keys times values,
+        group norm its statistics times ones.
+        """
         ...
 
     def linear(

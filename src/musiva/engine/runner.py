@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from musiva.core.pack import Pack
+from musiva.core.pack import Pack, Rows
 from musiva.core.run import QKV, Over, Run, Streams
 from musiva.models.base import Denoiser, Inputs
 from musiva.ops.attention import attend
@@ -52,15 +52,27 @@ class PlainRun:
     ) -> Streams:
         return attend(qkv, pack, over)
 
-    def halo(self, site: str, x: Tensor, pack: Pack, width: int) -> Tensor:
-        return torch.cat([x, x.new_zeros(1, x.shape[-1])])[pack.image.neighbours(width)]
+    def conv(
+        self, site: str, layer: nn.Conv2d, x: Tensor, rows: Rows, to: Rows | None = None
+    ) -> Tensor:
+        rows.require_complete()
+        laid_out = rows if to is None else to
+        out_TC = x.new_zeros(laid_out.num_rows, layer.out_channels)
+        for s, target in zip(rows.segments, laid_out.segments, strict=True):
+            # One sample at a time, so that the kernel's choice never depends on the pack.
+            x_FHWC = x[s.start : s.start + s.length].unflatten(0, s.grid)
+            y_FCHW = layer(x_FHWC.permute(0, 3, 1, 2))
+            span = slice(target.start, target.start + target.length)
+            out_TC[span] = y_FCHW.permute(0, 2, 3, 1).flatten(0, 2)
+        return out_TC
 
-    def reduce(self, site: str, stats: Tensor, pack: Pack, over: Over = "sample") -> Tensor:
-        if over != "sample":
-            raise ValueError(f"over {over!r}: sums are over samples")
-        totals = [rows.sum(0) for rows in pack.split(stats)]
-        totals += [torch.zeros_like(totals[0])] * (pack.num_mod_rows - len(totals))
-        return torch.stack(totals)
+    def reduce(self, site: str, left: Tensor, right: Tensor, rows: Rows) -> Tensor:
+        rows.require_complete()
+        exact = torch.promote_types(left.dtype, torch.float32)
+        parts = [slice(s.start, s.start + s.length) for s in rows.segments]
+        return torch.stack(
+            [torch.einsum("lgi,lgj->gij", left[at].to(exact), right[at].to(exact)) for at in parts]
+        )
 
     def linear(
         self, site: str, layer: nn.Linear, x: Tensor, pack: Pack, activation: str | None = None
