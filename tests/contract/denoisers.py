@@ -289,8 +289,8 @@ class Up(nn.Module):
         self.join = nn.Linear(2 * WIDTH, WIDTH)
 
     def forward(self, streams: Streams, pack: Pack, run: Run) -> Streams:
-        _, parent_T = pack.rows_between(0, 1)
-        both_TD = torch.cat([streams["image"], streams["image.1"][parent_T]], 1)
+        coarse_TD = streams["image.1"][pack.parents(0, 1)]
+        both_TD = torch.cat([streams["image"], coarse_TD], 1)
         return {**streams, "image": run.linear("up", self.join, both_TD, pack)}
 
 

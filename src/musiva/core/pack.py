@@ -339,20 +339,15 @@ class Pack:
     def _levels(self) -> dict[int, Pack]:
         return {}
 
-    def rows_between(self, fine: int, coarse: int) -> tuple[Tensor, Tensor]:
-        """Row maps between two levels: (corner [Tc]: the fine row at the top left of each coarse
-        row; parent [Tf]: the coarse row that covers each fine row). Padding maps to row 0.
-        """
+    def parents(self, fine: int, coarse: int) -> Tensor:
+        """[T] int64: the row of level `coarse` that covers each row of level `fine`; 0 for padding."""
         below, above, by = self.level(fine).image, self.level(coarse).image, coarse - fine
-        corner_T = torch.zeros(above.num_rows, dtype=torch.int64)
         parent_T = torch.zeros(below.num_rows, dtype=torch.int64)
         for b, a in zip(below.segments, above.segments, strict=True):
-            row_FHW = b.start + torch.arange(b.length).view(b.grid)
-            corner_T[a.start : a.start + a.length] = row_FHW[:, :: 1 << by, :: 1 << by].flatten()
             over_FHW = (a.start + torch.arange(a.length).view(a.grid)).repeat_interleave(1 << by, 1)
             over_FHW = over_FHW.repeat_interleave(1 << by, 2)[:, : b.grid[1], : b.grid[2]]
             parent_T[b.start : b.start + b.length] = over_FHW.flatten()
-        return corner_T.to(below.device), parent_T.to(below.device)
+        return parent_T.to(below.device)
 
     def gather(self, tensors: Sequence[Tensor], stream: str = "image") -> Tensor:
         """Lay one [L, D] tensor per branch out as [T, D]; padding rows are zero."""
