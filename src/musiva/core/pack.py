@@ -340,7 +340,7 @@ class Pack:
         return {}
 
     def parents(self, fine: int, coarse: int) -> Tensor:
-        """[T] int64: the row of level `coarse` that covers each row of level `fine`; 0 for padding."""
+        """[T] int64: the row of level `coarse` over each row of level `fine`; 0 for padding."""
         below, above, by = self.level(fine).image, self.level(coarse).image, coarse - fine
         parent_T = torch.zeros(below.num_rows, dtype=torch.int64)
         for b, a in zip(below.segments, above.segments, strict=True):
