@@ -120,8 +120,8 @@ def denoiser() -> Stage[DenoiserTask]:
             phases=phases,
         ),
         trainer=Trainer.Config(
-            steps=23000,
-            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(18500, 23000)),
+            steps=22400,
+            optimizer=Optimizer.Config(lr=1e-3, warmup_steps=200, decay_steps=(18000, 22400)),
             ema=Ema.Config(decay=0.999),
             workers=2,
         ),
