@@ -53,7 +53,7 @@ REQUESTS = (
         "seed": 5,
         "guidance": 2.0,
         "sampler": "euler",
-        "policy": "interval:interval=2,warmup=1,order=0",
+        "policy": "interval:interval=2,warmup=1,order=0,guidance=2",
     },
     {
         "prompt": "an old bicycle",

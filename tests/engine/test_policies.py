@@ -57,6 +57,8 @@ class Broken(Never):
     def act(self, trip: Trip, memory, evaluation: int) -> Action:
         if self.how == "first" or (evaluation == 2 and self.how == "order"):
             return Action(False, 0)
+        if evaluation == 2 and self.how == "borrow":
+            return Action(compute=True, borrow=True, order=1)
         if evaluation == 2 and self.how == "type":
             return "compute"  # type: ignore[return-value]
         if evaluation == 2 and self.how == "act":
@@ -113,6 +115,35 @@ def test_skipped_evaluations_take_no_forward(pipeline: Pipeline) -> None:
     assert (picture.evaluation, picture.computed) == (8, 3)
 
 
+def test_a_borrowed_branch_halves_the_rows_and_keeps_the_picture_near(pipeline: Pipeline) -> None:
+    options = {"size": SIZE, "steps": 8, "seed": 1, "guidance": 3.0}
+    journal = Journal()
+    with engine_with(pipeline, journal) as engine:
+        dense, all_of_it, borrowed, held = (
+            np.asarray(engine.generate("a red fox", policy=policy, **options)[0], np.float32)
+            for policy in (
+                "never",
+                "interval:interval=1",
+                "interval:interval=1,guidance=2",
+                "interval:interval=2,warmup=1",
+            )
+        )
+    rows = journal.rows[16:24]
+    assert rows[1::2] == [rows[0] // 2] * 4
+    assert rows[::2] == [rows[0]] * 4
+    assert np.array_equal(dense, all_of_it)
+    assert 0 < np.abs(dense - borrowed).mean() < np.abs(dense - held).mean()
+
+
+def test_borrowing_without_guidance_is_refused(pipeline: Pipeline) -> None:
+    options = {"size": SIZE, "steps": 5, "guidance": 1.0, "policy": "broken"}
+    with (
+        engine_with(pipeline, broken=broken("borrow")) as engine,
+        pytest.raises(ExecutionFailed, match="without guidance"),
+    ):
+        engine.generate("a red fox", **options)
+
+
 def test_what_is_measured_is_what_happened(pipeline: Pipeline) -> None:
     """The error of a forecast of order 0 is the change; probes come only where they can."""
 
@@ -143,7 +174,8 @@ def test_what_is_measured_is_what_happened(pipeline: Pipeline) -> None:
         ("act", "evaluation 2"),
         ("type", "an Action"),
         ("order", "below 0"),
-        ("first", "compute at evaluation 0"),
+        ("first", "compute all at evaluation 0"),
+        ("borrow", "below 0"),
     ],
 )
 def test_a_policy_that_fails_ends_its_own_request(pipeline: Pipeline, kind: str, told: str) -> None:

@@ -51,7 +51,7 @@ def test_names_and_fields() -> None:
         ("", "never, interval"),
         ("sometimes", "never, interval"),
         ("never:order=1", "fields none"),
-        ("interval:order", "fields interval, warmup, order"),
+        ("interval:order", "fields interval, warmup, order, guidance"),
         ("interval:order=1,order=0", "once each"),
         ("interval:order=one", "a number for order"),
         ("interval:order=7", "from 0 to 2"),
@@ -68,8 +68,21 @@ def test_what_is_refused(spec: str, told: str) -> None:
 def test_an_interval_warms_up_and_then_computes_every_so_many() -> None:
     trip = Trip(tuple(range(12, 0, -1)), (1.0,) * 12)
     policy = Interval(interval=4, warmup=3)
-    done = [policy.act(trip, None, evaluation).compute for evaluation in range(12)]
+    done = [policy.act(trip, 0, evaluation).compute for evaluation in range(12)]
     assert [i for i, computes in enumerate(done) if computes] == [0, 1, 2, 6, 10]
+
+
+def test_an_interval_borrows_the_unconditional_branch_where_there_is_one() -> None:
+    policy = Interval(interval=2, warmup=1, guidance=3)
+    for guided, borrowed in ((True, [2, 4, 8, 10]), (False, [])):
+        trip, memory, found = Trip((1.0,) * 12, (1.0,) * 12, guided), 0, []
+        for evaluation in range(12):
+            action = policy.act(trip, memory, evaluation)
+            if action.borrow:
+                found.append(evaluation)
+            if action.compute:
+                memory = policy.observe(trip, memory, evaluation, {})
+        assert (found, memory) == (borrowed, 6)
 
 
 def test_a_policy_in_a_file(tmp_path: Path) -> None:

@@ -90,10 +90,13 @@ class Action:
 
     compute: the model runs, on all of its tokens; else its data prediction is forecast from those
     that were computed, by a polynomial of `order` in the place on the path: 0 holds the last one.
+    borrow: where the model runs, it runs on the conditional branch alone; the difference to the
+    unconditional one is forecast in the same way.
     """
 
     compute: bool = True
     order: int = 1
+    borrow: bool = False
 
 
 COMPUTE = Action()
@@ -127,6 +130,13 @@ class DenoiseItem:
     @property
     def computes(self) -> bool:
         return self.actions[-1].compute
+
+    @property
+    def computed_prompts(self) -> tuple[str, ...]:
+        """Those of the branches that the model runs on."""
+        if not self.computes:
+            return ()
+        return self.prompts[:1] if self.actions[-1].borrow else self.prompts
 
     @property
     def last(self) -> int:

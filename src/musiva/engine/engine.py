@@ -216,7 +216,7 @@ class Engine:
 
     def trip_of(self, request: Request) -> Trip:
         """The path of each picture of a request, for its policy."""
-        return Trip.along(self._schedule(request.path))
+        return Trip.along(self._schedule(request.path), guided=request.guided)
 
     def parameters(self, request: Request, index: int) -> dict[str, object]:
         """What gives picture `index` of a request again: a body for `POST /v1/images/generations`,

@@ -53,13 +53,15 @@ REMEMBERED_PACKS = 8
 @dataclass(slots=True)
 class Slot:
     """What the device keeps of one sample, in float32: its latent as tokens, the solver's history,
-    and the data predictions that were computed last.
+    and what forecasts start from: its last data predictions, and how far its unconditional branch
+    was away from its conditional one.
     """
 
     latent_LC: Tensor
     grid: Grid
     memory: tuple[Tensor, ...] = ()
     anchors: Anchors = field(default_factory=Anchors)
+    away: Anchors = field(default_factory=Anchors)
 
     def advance(self, schedule: Schedule, evaluation: int, prediction_LC: Tensor) -> None:
         """Take one evaluation of the solver."""
@@ -154,7 +156,8 @@ class InlineExecutor:
             by_branch = iter(pack.split(forward(self.pipeline.denoiser, inputs, pack, self.run)))
             for item in computed:
                 predictions = [
-                    self.pipeline.clean_channels(next(by_branch)).float() for _ in item.prompts
+                    self.pipeline.clean_channels(next(by_branch)).float()
+                    for _ in item.computed_prompts
                 ]
                 clean[item.sample] = self._advance(item, predictions, told)
         # One transfer tells of all samples whether they are still numbers, and what was measured.
@@ -191,10 +194,8 @@ class InlineExecutor:
         """Take the evaluation that the model computed, given what it said of each branch; the data
         prediction, if someone wants it.
         """
-        prediction_LC, *other = predictions
-        if other:
-            prediction_LC = guide(prediction_LC, other[0], item.guidance)
         slot, schedule, clean_LC = self._slots[item.sample], self._schedule(item.path), None
+        prediction_LC = self._guided(item, predictions)
         if item.preview or item.keep:
             clean_LC = predicted_clean(schedule, item.last, slot.latent_LC, prediction_LC)
         if clean_LC is not None and item.keep:
@@ -204,6 +205,19 @@ class InlineExecutor:
             slot.anchors = slot.anchors.add(clean_LC, place, item.keep)
         slot.advance(schedule, item.last, prediction_LC)
         return clean_LC
+
+    def _guided(self, item: DenoiseItem, predictions: Sequence[Tensor]) -> Tensor:
+        """One prediction of both branches, the second of which may be borrowed."""
+        if len(item.prompts) == 1:
+            return predictions[0]
+        slot, place = self._slots[item.sample], self._schedule(item.path).place(item.last)
+        conditional_LC, *other = predictions
+        if not other:
+            away_LC = slot.away.forecast(place, item.actions[-1].order)
+            return guide(conditional_LC, conditional_LC + away_LC, item.guidance)
+        if item.keep:
+            slot.away = slot.away.add(other[0] - conditional_LC, place, item.keep)
+        return guide(conditional_LC, other[0], item.guidance)
 
     def _preview(self, clean: Mapping[str, Tensor]) -> Mapping[str, Outcome]:
         """Data predictions as tokens, by sample -> pictures, or why there are none. The first call
@@ -231,7 +245,8 @@ class InlineExecutor:
 
     def _pack(self, items: Sequence[DenoiseItem]) -> Pack:
         grids, prompts = zip(
-            *((self._slots[i.sample].grid, p) for i in items for p in i.prompts), strict=True
+            *((self._slots[i.sample].grid, p) for i in items for p in i.computed_prompts),
+            strict=True,
         )
         if (grids, prompts) not in self._packs:
             lengths = [self._texts[p].shape[0] for p in prompts]
@@ -242,13 +257,15 @@ class InlineExecutor:
         return self._packs[grids, prompts]
 
     def _inputs(self, items: Sequence[DenoiseItem], pack: Pack) -> Inputs:
-        owners = [item for item in items for _ in item.prompts]
+        owners = [item for item in items for _ in item.computed_prompts]
         times = [self._schedule(item.path).timesteps[item.last] for item in owners]
         times += [0.0] * (pack.num_mod_rows - len(times))
         return Inputs(
             latent_TC=pack.gather([self._slots[item.sample].latent_LC for item in owners]),
             timestep_M=torch.tensor(times, device=self.pipeline.device),
-            text_TD=pack.gather([self._texts[p] for item in items for p in item.prompts], "text"),
+            text_TD=pack.gather(
+                [self._texts[p] for i in items for p in i.computed_prompts], "text"
+            ),
             extra=self.pipeline.size_conditions([item.size for item in owners], pack.num_mod_rows),
         )
 

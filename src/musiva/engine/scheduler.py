@@ -56,10 +56,9 @@ class Scheduler:
             )
         items, rows = [], 0
         for sample in samples:
-            wanted = sample.rows if sample.next[-1].compute else 0
-            if items and rows + wanted > self.config.max_rows:
+            if items and rows + sample.next_rows > self.config.max_rows:
                 continue
-            rows += wanted
+            rows += sample.next_rows
             items.append(_denoise(sample))
         return Kind.DENOISE, tuple(items)
 

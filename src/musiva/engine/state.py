@@ -66,6 +66,14 @@ class SampleState:
         return sum(action.compute for action in self.actions)
 
     @property
+    def next_rows(self) -> int:
+        """Packed rows of what comes next."""
+        last = self.next[-1]
+        if not last.compute:
+            return 0
+        return self.rows // len(self.prompts) if last.borrow else self.rows
+
+    @property
     def prompts(self) -> tuple[str, ...]:
         """The prompt of each branch, the conditional one first."""
         request = self.request
@@ -123,7 +131,7 @@ def decide(
             sample.memory = policy.observe(trip, sample.memory, done.last, measured)
         for evaluation in range(sample.evaluation, trip.num_evaluations):
             action = policy.act(trip, sample.memory, evaluation)
-            _check_action(action, evaluation, policy.keep)
+            _check_action(action, evaluation, policy.keep, trip)
             actions.append(action)
             if action.compute:
                 break
@@ -135,13 +143,18 @@ def decide(
     return None
 
 
-def _check_action(action: object, evaluation: int, keep: int) -> None:
+def _check_action(action: object, evaluation: int, keep: int, trip: Trip) -> None:
     """Raises InvalidInput for what no executor could do."""
     if not isinstance(action, Action):
         raise InvalidInput("action", action, "an Action")
-    if not action.compute and evaluation == 0:
-        raise InvalidInput("action", action, "compute at evaluation 0: nothing is known before it")
-    if not action.compute and not 0 <= action.order < keep:
+    if action.borrow and not (action.compute and trip.guided):
+        raise InvalidInput("borrow", True, "False where nothing is computed, or without guidance")
+    if action.compute and not action.borrow:
+        return
+    if evaluation == 0:
+        allowed = "to compute all at evaluation 0: nothing is known before it"
+        raise InvalidInput("action", action, allowed)
+    if not 0 <= action.order < keep:
         raise InvalidInput("order", action.order, f"below {keep}, the number of values it keeps")
 
 

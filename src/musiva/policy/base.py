@@ -29,16 +29,18 @@ class Trip:
     """One sample's path, as a policy sees it; one number per evaluation each.
 
     places: where on the path, the abscissa of forecasts, falling from noise to picture. weights:
-    how much of an error of the data prediction reaches the final latent.
+    how much of an error of the data prediction reaches the final latent. guided: there is an
+    unconditional branch, which an action may borrow.
     """
 
     places: tuple[float, ...]
     weights: tuple[float, ...]
+    guided: bool = False
 
     @classmethod
-    def along(cls, schedule: Schedule) -> Trip:
+    def along(cls, schedule: Schedule, *, guided: bool) -> Trip:
         places = tuple(map(schedule.place, range(schedule.num_evaluations)))
-        return cls(places, clean_weights(schedule))
+        return cls(places, clean_weights(schedule), guided)
 
     @property
     def num_evaluations(self) -> int:
@@ -70,6 +72,7 @@ class Policy(Protocol[M]):
 
     def act(self, trip: Trip, memory: M, evaluation: int) -> Action:
         """What is done at an evaluation (controller), and what stands in for what is not computed
-        (estimator: `Action.order`). Evaluation 0 has to compute: there is nothing to forecast from.
+        (estimator: `Action.order`). Evaluation 0 has to compute all: there is nothing to forecast
+        from.
         """
         ...

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from musiva.core.errors import InvalidInput
-from musiva.core.types import COMPUTE, Action
+from musiva.core.types import Action
 from musiva.policy.base import Trip
 
 __all__ = ["Interval"]
@@ -19,17 +19,19 @@ __all__ = ["Interval"]
 @dataclass(frozen=True)
 class Interval:
     """Computes the first `warmup` evaluations, then every `interval`-th; forecasts of `order`
-    between.
+    between. Of those that are computed, every `guidance`-th has its unconditional branch computed.
     """
 
     interval: int = 4
     warmup: int = 3
     order: int = 1
+    guidance: int = 1
     probes = ()
 
     def __post_init__(self) -> None:
-        for name, low, high in (("interval", 1, 1000), ("warmup", 1, 1000), ("order", 0, 2)):
-            value = getattr(self, name)
+        limits = {"interval": 1000, "warmup": 1000, "guidance": 1000, "order": 2}
+        for name, high in limits.items():
+            value, low = getattr(self, name), 0 if name == "order" else 1
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise InvalidInput(name, value, f"a whole number from {low} to {high}")
 
@@ -37,14 +39,18 @@ class Interval:
     def keep(self) -> int:
         return self.order + 1
 
-    def begin(self, trip: Trip) -> None:
-        return None
+    def begin(self, trip: Trip) -> int:
+        return 0
 
     def observe(
-        self, trip: Trip, memory: None, evaluation: int, measured: Mapping[str, float]
-    ) -> None:
-        return None
+        self, trip: Trip, memory: int, evaluation: int, measured: Mapping[str, float]
+    ) -> int:
+        return memory + 1
 
-    def act(self, trip: Trip, memory: None, evaluation: int) -> Action:
+    def act(self, trip: Trip, memory: int, evaluation: int) -> Action:
+        """memory: evaluations computed so far."""
         since = evaluation - (self.warmup - 1)
-        return COMPUTE if since <= 0 or since % self.interval == 0 else Action(False, self.order)
+        if since > 0 and since % self.interval:
+            return Action(compute=False, order=self.order)
+        borrow = trip.guided and memory % self.guidance != 0
+        return Action(compute=True, order=self.order, borrow=borrow)

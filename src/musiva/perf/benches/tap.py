@@ -79,5 +79,5 @@ def _submit(loop: StepLoop, pipeline: Pipeline, visit: Visit) -> None:
         * (2 if request.guided else 1)
     )
     latents = None if visit.start is None else [visit.start]
-    trip = Trip.along(schedule)
+    trip = Trip.along(schedule, guided=request.guided)
     loop.submit(request, policy=Never(), trip=trip, rows=rows, latents=latents)
