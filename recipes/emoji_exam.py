@@ -2,14 +2,15 @@
 
 Each answer is the nearest of all emoji at a stated place, on the same ground, by 32 x 32 pixels.
 Three papers: `singles`, 200 base emoji on white; `scenes`, two or three emoji in their thirds on
-every kind of ground; and compositions that training never showed: `pairs` beside each other and
-`tones`, emoji in a skin tone.
+every kind of ground, where each of two may also fill its half, as training shows both; and
+compositions that training never showed: `pairs` beside each other and `tones`, emoji in a skin
+tone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,22 +90,36 @@ class Examiner:
         self, placed: Placed, pixels_HW3: np.ndarray, ground_HW3: np.ndarray, scene: Scene
     ) -> bool:
         candidates = self._all if self.emoji[placed.emoji].tone else self._base
-        height, width = pixels_HW3.shape[:2]
-        ground_PP3 = _crop(ground_HW3, *box_of(placed, (height, width)))
         small, alpha = self._small[candidates, ..., :3], self._small[candidates, ..., 3:]
-        known_NK = (ground_PP3 + alpha * (small - ground_PP3)).reshape(len(candidates), -1)
-        still = scene.layout == "single"
-        drawn_BK = np.stack(
-            [_crop(pixels_HW3, *box) for box in _boxes(placed, (height, width), still=still)]
-        ).reshape(-1, known_NK.shape[1])
-        own_N = np.square(known_NK).sum(1)
-        distances_NB = own_N[:, None] - 2 * known_NK @ drawn_BK.T + np.square(drawn_BK).sum(1)
-        return int(candidates[distances_NB.min(1).argmin()]) == placed.emoji
+        size = (pixels_HW3.shape[0], pixels_HW3.shape[1])
+        nearest_N = np.full(len(candidates), np.inf)
+        for one in _answers(placed, scene):
+            ground_PP3 = _crop(ground_HW3, *box_of(one, size))
+            known_NK = (ground_PP3 + alpha * (small - ground_PP3)).reshape(len(candidates), -1)
+            boxes = _boxes(one, size, still=scene.layout == "single")
+            drawn_BK = np.stack([_crop(pixels_HW3, *box) for box in boxes])
+            drawn_BK = drawn_BK.reshape(-1, known_NK.shape[1])
+            own_N = np.square(known_NK).sum(1)
+            distances_NB = own_N[:, None] - 2 * known_NK @ drawn_BK.T + np.square(drawn_BK).sum(1)
+            nearest_N = np.minimum(nearest_N, distances_NB.min(1))
+        return int(candidates[nearest_N.argmin()]) == placed.emoji
 
 
 def _single(index: int) -> Scene:
     (slot,) = LAYOUTS["single"]
     return Scene("single", (Placed(index, slot),), WHITE)
+
+
+def _answers(placed: Placed, scene: Scene) -> list[Placed]:
+    """Where an emoji may be as its words say. "On the left" of two is the left third, and also the
+    left of two that fill the picture, which training shows under the same words; its centre is in
+    the left third either way.
+    """
+    found = [placed]
+    if scene.layout == "row" and len(scene.placed) == 2:
+        same = [slot for slot in LAYOUTS["beside"] if slot.place == placed.slot.place]
+        found += [replace(placed, slot=slot) for slot in same]
+    return found
 
 
 def _boxes(placed: Placed, size: Sequence[int], *, still: bool) -> Iterator[tuple[int, int, int]]:

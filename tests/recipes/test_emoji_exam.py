@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 
 from emoji_exam import PAPERS, Examiner
 from emoji_grounds import Ground
+from emoji_scenes import LAYOUTS
 from tests.recipes.fakes import few_emoji
 
 
@@ -54,6 +55,37 @@ def test_one_wrong_emoji_of_two_is_one_wrong_mark(examiner: Examiner) -> None:
     left = answer.crop((0, 32, 32, 64))
     answer.paste(left, (64, 32))
     assert examiner.mark(question, answer) == [True, False]
+
+
+def test_two_may_fill_their_halves_and_three_may_not(examiner: Examiner) -> None:
+    """Training shows two things left and right in thirds and in halves, under the same words."""
+    two, three = (
+        next(q for q in examiner.questions("scenes", 10) if len(q.scene.placed) == n)
+        for n in (2, 3)
+    )
+    halves = [
+        replace(one, slot=slot)
+        for one, slot in zip(two.scene.placed, LAYOUTS["beside"], strict=True)
+    ]
+    answer = examiner.solution(
+        replace(two, scene=replace(two.scene, placed=tuple(halves))), (128, 128)
+    )
+    assert examiner.mark(two, answer) == [True, True]
+    swapped = [
+        replace(one, slot=other.slot) for one, other in zip(halves, halves[::-1], strict=True)
+    ]
+    answer = examiner.solution(
+        replace(two, scene=replace(two.scene, placed=tuple(swapped))), (128, 128)
+    )
+    assert examiner.mark(two, answer) == [False, False]
+    large = [
+        replace(one, slot=slot)
+        for one, slot in zip(three.scene.placed, LAYOUTS["beside"], strict=False)
+    ]
+    answer = examiner.solution(
+        replace(three, scene=replace(three.scene, placed=tuple(large))), (128, 128)
+    )
+    assert not all(examiner.mark(three, answer))
 
 
 def test_prompts_say_the_scene(examiner: Examiner) -> None:
