@@ -158,7 +158,7 @@ def main(command: str, *arguments: str) -> None:
     else:
         for line in train(config(command)):
             shown = ("step", "loss", "grad_norm", "per_second", "epoch")
-            print(*(f"{name} {line[name]:.4g}" for name in shown), flush=True)
+            print(*(f"{name} {line[name]:.5g}" for name in shown), flush=True)
 
 
 if __name__ == "__main__":
