@@ -153,7 +153,7 @@ def main(command: str, *arguments: str) -> None:
         (directory,) = arguments
         with Engine.load("default") as engine:
             unseen_sheet(engine, Examiner(DATA)).save(Path(directory) / "unseen.png")
-            sheet = size_sheet(engine, "a fox left of a pine tree on grass")
+            sheet = size_sheet(engine, "a fox left of a pine tree on snow")
             sheet.save(Path(directory) / "sizes.png")
     else:
         for line in train(config(command)):

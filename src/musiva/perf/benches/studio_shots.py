@@ -29,7 +29,7 @@ PROMPTS = (
     "a cactus on sand",
     "a whale above a crab on water",
     "a rocket right of a full moon on a starry night sky",
-    "a fox left of a pine tree on grass",
+    "a fox left of a pine tree on snow",
 )
 THREADS = 2
 # Long enough to be met in the middle.

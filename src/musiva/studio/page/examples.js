@@ -2,7 +2,7 @@
 /** Prompts to begin with, of the kind that the default model knows. */
 
 export const EXAMPLES = [
-  "a fox left of a pine tree on grass",
+  "a fox left of a pine tree on snow",
   "a red apple",
   "an octopus on a blue background",
   "a rocket right of a full moon on a starry night sky",
