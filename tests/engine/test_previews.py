@@ -189,8 +189,8 @@ def test_previews_of_the_default_model_tend_to_its_picture() -> None:
     shown = [quartered(e.picture) for e in events if e.kind == "preview"]
     small = quartered(final)
     likeness = [psnr(one, small) for one in shown]
-    assert likeness[-1] > max(20, likeness[0])
-    assert np.corrcoef(shown[-1].ravel(), small.ravel())[0, 1] > 0.95
+    assert likeness[-1] > max(17, likeness[0])
+    assert np.corrcoef(shown[-1].ravel(), small.ravel())[0, 1] > 0.9
 
 
 def test_the_map_is_cheap_beside_what_it_replaces() -> None:
