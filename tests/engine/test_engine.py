@@ -69,7 +69,7 @@ REQUESTS = (
         "seed": 9,
         "num_images": 2,
         "sampler": "heun",
-        "policy": "interval:interval=3,warmup=2,order=2",
+        "policy": "interval:interval=2,warmup=4,order=2",
     },
 )
 

@@ -50,6 +50,15 @@ def test_a_forecast_takes_the_order_that_it_has_values_for() -> None:
     assert two.forecast(0.7, 2).item() == pytest.approx(3.0)
 
 
+def test_a_second_value_at_a_place_takes_the_first_ones() -> None:
+    anchors = Anchors()
+    for value, place in ((1.0, 0.9), (2.0, 0.8), (3.0, 0.8), (4.0, 0.7)):
+        anchors = anchors.add(torch.full((1, 1), value), place, keep=3)
+    assert anchors.places == (0.7, 0.8, 0.9)
+    assert [value.item() for value in anchors.values] == [4.0, 3.0, 1.0]
+    assert anchors.forecast(0.6, 1).item() == pytest.approx(5.0)
+
+
 @pytest.mark.parametrize(("sampler", "kind"), FITTING)
 def test_the_final_latent_is_the_weighted_sum_of_the_data_predictions(sampler, kind) -> None:
     noise = NoiseModel(prediction=kind, shift=1.5)

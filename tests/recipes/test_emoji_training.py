@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +22,7 @@ STEPS = {"vae": 2, "denoiser": 5}
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The recipe as it is, but for its data and its numbers of steps, pictures and rows."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     few_emoji(tmp_path, monkeypatch)
@@ -51,10 +50,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
         return replace(found, task=task, trainer=trainer)
 
     monkeypatch.setattr(recipe, "config", short)
-    threads = torch.get_num_threads()
-    yield recipe
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
+    return recipe
 
 
 def test_the_recipe_leaves_a_model_that_draws(recipe: ModuleType, tmp_path: Path) -> None:

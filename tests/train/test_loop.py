@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -342,8 +343,12 @@ def test_a_stage_logs_draws_resumes_and_finishes(tmp_path: Path) -> None:
         finish=lambda trainer: finished.append(trainer.step),
         log_every=2,
     )
+    subnormal, threads = sys.float_info.min / 2, torch.get_num_threads()
     with closing(train(stage)) as lines:
         assert [next(lines)["step"] for _ in range(2)] == [1, 3]
+        assert subnormal * 1.0 == 0.0
+    assert subnormal * 1.0 != 0.0
+    assert torch.get_num_threads() == threads
     assert finished == []
     assert [line["step"] for line in train(stage)] == [5, 7]
     assert finished == [8]

@@ -24,7 +24,11 @@ class Anchors:
     places: tuple[float, ...] = ()
 
     def add(self, value_LC: Tensor, place: float, keep: int) -> Anchors:
-        """With one more; the newest `keep` stay."""
+        """With one more; the newest `keep` stay. A second value at a place (Heun evaluates most
+        places twice) takes the first one's.
+        """
+        if self.places and place == self.places[0]:
+            return Anchors((value_LC, *self.values[1:]), self.places)
         return Anchors((value_LC, *self.values)[:keep], (place, *self.places)[:keep])
 
     def forecast(self, place: float, order: int) -> Tensor:
