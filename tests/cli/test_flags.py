@@ -18,7 +18,7 @@ MACHINE = {"--model", "--dtype", "--device", "--threads"}
 PICTURE = {"-n", "--size", "--steps", "--seed", "--guidance", "--negative"}
 SOURCES = {"--like", "--server"}
 OUT = {"--out", "--grid", "--force"}
-PATHS = {"--sampler", "--spacing", "--shift", "--policy"}
+PATHS = {"--sampler", "--spacing", "--shift", "--policy", "--quality"}
 KEY = {"--api-key-file"}
 FROZEN = {
     "generate": {"prompt", *SOURCES, *KEY, *OUT, *PICTURE, *PATHS, *MACHINE},
@@ -28,6 +28,7 @@ FROZEN = {
         *MACHINE,
     },
     "train": {"recipe", "stage", "argument"},
+    "calibrate": {"--prompts", "--size", "--guidance", "--steps", "--out", *MACHINE},
     "bench": {"name", "--json", "--quick"},
     "models": {"directory", "--json"},
     "doctor": {"--json"},

@@ -40,7 +40,7 @@ def test_previews_are_spread_evenly_and_never_the_last(evaluations: int, data) -
         previews=previews,
     )
     state, scheduler = EngineState(), Scheduler.Config().build()
-    trip = Trip((0.5,) * evaluations, (1.0,) * evaluations)
+    trip = Trip((0.5,) * evaluations, (1.0,) * evaluations, (0.0,) * evaluations)
     admit(state, [SampleState("r/0", request, 0, 16, True, Never(), trip)])
     came = []
     while (plan := scheduler.schedule(state)) is not None:

@@ -24,7 +24,7 @@ def sample(i: int, *, steps: int = 3, rows: int = 64, guidance: float = 2.0) -> 
         seed=i,
         guidance=guidance,
     )
-    trip = Trip(tuple(range(steps, 0, -1)), (1.0,) * steps)
+    trip = Trip(tuple(range(steps, 0, -1)), (1.0,) * steps, (0.0,) * steps)
     return SampleState(f"r{i}/0", request, 0, rows, True, Never(), trip)
 
 

@@ -46,6 +46,29 @@ def test_matches_the_reference(layout: str, dtype: torch.dtype, width: int) -> N
         assert (a.double() - b).abs().max() <= TOLERANCES[dtype]
 
 
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 12), (torch.bfloat16, 72)])
+def test_kernels_match_the_reference(kernel, dtype, width) -> None:
+    """Rows in a strided tensor, with a mean that swamps the deviations in one of them."""
+    pack = Pack.build([(1, 5, 7), (1, 2, 2), (1, 1, 1)])
+    torch.manual_seed(0)
+    x_TD, value_TD = torch.randn(pack.image.num_rows, 2, 2 * width).to(dtype)[..., ::2].unbind(1)
+    x_TD[3] += 100
+    shift, scale, gate = torch.randn(pack.num_mod_rows, 3, width).to(dtype).unbind(1)
+    scale, gate = scale.clone(), gate.t().clone().t()
+    exact = [t.double() for t in (x_TD, value_TD, shift, scale, gate)]
+    mod_T = pack.image.segment_T
+    normed, _ = kernel("modulated_norm", "modulated_norm_triton", x_TD, shift, scale, mod_T, 1e-6)
+    added, _ = kernel("modulated_norm", "gated_add_triton", x_TD, value_TD, gate, mod_T)
+    expected = modulated_norm_reference(exact[0], exact[2], exact[3], pack.image, 1e-6)
+    bound = torch.full_like(expected[:, :1], TOLERANCES[dtype])
+    bound[3] = 1e-4 if dtype == torch.float32 else TOLERANCES[dtype]
+    assert ((normed.double() - expected).abs() <= bound).all()
+    expected = gated_add_reference(exact[0], exact[1], exact[4], pack.image)
+    torch.testing.assert_close(
+        added.double(), expected, rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype]
+    )
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_match_the_reference(layout: str) -> None:
     pack = Pack.build(LAYOUTS[layout])

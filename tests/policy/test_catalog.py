@@ -66,7 +66,7 @@ def test_what_is_refused(spec: str, told: str) -> None:
 
 
 def test_an_interval_warms_up_and_then_computes_every_so_many() -> None:
-    trip = Trip(tuple(range(12, 0, -1)), (1.0,) * 12)
+    trip = Trip(tuple(range(12, 0, -1)), (1.0,) * 12, tuple(i / 12 for i in range(12)))
     policy = Interval(interval=4, warmup=3)
     done = [policy.act(trip, 0, evaluation).compute for evaluation in range(12)]
     assert [i for i, computes in enumerate(done) if computes] == [0, 1, 2, 6, 10]
@@ -75,7 +75,7 @@ def test_an_interval_warms_up_and_then_computes_every_so_many() -> None:
 def test_an_interval_borrows_the_unconditional_branch_where_there_is_one() -> None:
     policy = Interval(interval=2, warmup=1, guidance=3)
     for guided, borrowed in ((True, [2, 4, 8, 10]), (False, [])):
-        trip, memory, found = Trip((1.0,) * 12, (1.0,) * 12, guided), 0, []
+        trip, memory, found = Trip((1.0,) * 12, (1.0,) * 12, (0.0,) * 12, guided), 0, []
         for evaluation in range(12):
             action = policy.act(trip, memory, evaluation)
             if action.borrow:
@@ -90,7 +90,7 @@ def test_a_policy_in_a_file(tmp_path: Path) -> None:
     file.write_text(MINE)
     name, made = load_policy_class(f"{file}:Halves")
     policy = build_policy("halves:share=0.25", {**POLICIES, name: made})
-    trip = Trip((1.0, 0.7, 0.4, 0.1), (0.25,) * 4)
+    trip = Trip((1.0, 0.7, 0.4, 0.1), (0.25,) * 4, (0.0, 0.25, 0.5, 0.75))
     assert [policy.act(trip, (), e).compute for e in range(4)] == [True, False, False, False]
 
 
@@ -126,7 +126,7 @@ def test_the_documented_policy_runs(tmp_path: Path) -> None:
     spec, policies = with_own(f"{tmp_path / 'restless.py'}:Restless:most=2")
     assert spec == "restless:most=2"
     policy = build_policy(spec, policies)
-    trip = Trip(tuple(1 - i / 10 for i in range(10)), (0.1,) * 10)
+    trip = Trip(tuple(1 - i / 10 for i in range(10)), (0.1,) * 10, tuple(i / 10 for i in range(10)))
     memory, computed = policy.begin(trip), []
     for evaluation in range(10):
         if policy.act(trip, memory, evaluation).compute:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from musiva.core.provenance import read_parameters
+from musiva.engine import Engine, load_pipeline
+from musiva.server import create_app
 from musiva.server.images import WORDS
+from musiva.telemetry import Metrics
 
 URL = "/v1/images/generations"
 
@@ -184,3 +188,41 @@ def test_a_prompt_too_long_for_exif_is_refused_before_it_is_drawn(client: TestCl
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "prompt"
     assert client.post(URL, json={**body, "output_format": "png"}).status_code == 200
+
+
+def test_qualities_of_a_calibrated_model(calibrated_model: Path) -> None:
+    with (
+        Engine(load_pipeline(calibrated_model, device="cpu")) as engine,
+        TestClient(create_app(engine, metrics=Metrics())) as client,
+    ):
+        (model,) = client.get("/v1/models").json()["data"]
+        assert model["calibrated"]
+        body = {"size": "48x32", "steps": 20, "seed": 4}
+        dense = ask(client, **body)
+        assert (dense["quality"], dense["policy"], dense["num_evaluations"]) == (
+            "high",
+            "never",
+            20,
+        )
+        assert dense["data"][0]["computed"] == 20
+        least = ask(client, quality=1, **body)
+        assert least["quality"] == "low"
+        assert least["policy"].startswith("adaptive:")
+        assert least["data"][0]["computed"] < 20
+        assert ask(client, min_quality=1, **body)["data"] == least["data"]
+        for word, quality in (("low", 60), ("medium", 80)):
+            answer = ask(client, quality=word, **body)
+            assert (answer["quality"], answer["warnings"]) == (word, [])
+            assert answer["data"] == ask(client, quality=quality, **body)["data"]
+        refused = client.post(
+            URL, json={"prompt": "a fox", "quality": 80, "min_quality": 60, **body}
+        )
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "min_quality"
+
+
+def test_a_floor_without_calibration_is_refused(client: TestClient) -> None:
+    response = client.post(URL, json={"prompt": "a fox", "min_quality": 60})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "min_quality"
+    assert ask(client, min_quality=100, seed=1)["data"] == ask(client, seed=1)["data"]

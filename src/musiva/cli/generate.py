@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-OPTIONS = ("size", "steps", "seed", "guidance", "sampler", "spacing", "shift", "policy")
+OPTIONS = ("size", "steps", "seed", "guidance", "sampler", "spacing", "shift", "policy", "quality")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,10 @@ def _wanted(arguments: Namespace) -> Wanted:
     said = {name: getattr(arguments, name) for name in OPTIONS}
     said |= {"negative_prompt": arguments.negative, "num_images": arguments.n}
     model = known.pop("model", None)
+    if said["quality"] is not None or said["policy"] is not None:
+        # Each chooses what is computed, so that what is said now replaces both.
+        known.pop("quality", None)
+        known.pop("policy", None)
     options = known | {name: value for name, value in said.items() if value is not None}
     options.setdefault("seed", secrets.randbits(32))
     return Wanted(tuple(prompts), options, arguments.model, model)
@@ -108,10 +112,11 @@ def _locally(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -
     chosen = {"model": _model(wanted), "dtype": arguments.dtype or "float32"}
     chosen |= {"device": arguments.device or "auto", "threads": arguments.threads}
     from musiva.engine import Engine
-    from musiva.policy import with_own
+    from musiva.policy import POLICIES, with_own
 
-    policy, policies = with_own(wanted.options.get("policy") or "never")
-    options = {**wanted.options, "policy": policy}
+    options, policies = dict(wanted.options), POLICIES
+    if options.get("policy") is not None:
+        options["policy"], policies = with_own(options["policy"])
     # All prompts are there at once, however many they are.
     config = Engine.Config(max_waiting=len(wanted.prompts), policies=policies)
     with load_engine(Namespace(**chosen), env, config) as engine:

@@ -5,6 +5,7 @@ MusivaError
     UnknownModel      no model of that name or path            404   exit 2
   BadCheckpoint       a model directory cannot be used         500   exit 2
   Unavailable         the machine cannot do it now             503   exit 3
+    OverBudget        it needs more bytes than a budget has    503   exit 3
   Overloaded          the queue is full                        429   exit 3
   Cancelled           the request was cancelled                499   exit 130
   ExecutionFailed     a request failed while it ran            500   exit 1
@@ -26,6 +27,7 @@ __all__ = [
     "InvalidInput",
     "MusivaError",
     "NonFinite",
+    "OverBudget",
     "Overloaded",
     "Unavailable",
     "UnknownModel",
@@ -96,6 +98,10 @@ class Unavailable(MusivaError):
 
     http_status = 503
     exit_code = 3
+
+
+class OverBudget(Unavailable):
+    """Something needs more bytes than its budget has, even with nothing else in it."""
 
 
 class Overloaded(MusivaError):

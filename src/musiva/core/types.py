@@ -90,6 +90,7 @@ class Action:
 
     compute: the model runs, on all of its tokens; else its data prediction is forecast from those
     that were computed, by a polynomial of `order` in the place on the path: 0 holds the last one.
+    calibrated: by the weights that the model's calibration gives to the last `order` + 1 instead.
     borrow: where the model runs, it runs on the conditional branch alone; the difference to the
     unconditional one is forecast in the same way.
     """
@@ -97,6 +98,7 @@ class Action:
     compute: bool = True
     order: int = 1
     borrow: bool = False
+    calibrated: bool = False
 
 
 COMPUTE = Action()

@@ -19,6 +19,7 @@ from torch import Tensor
 from musiva.core.errors import ExecutionFailed, MusivaError, NonFinite
 from musiva.core.pack import Grid, Pack, patchify, unpatchify
 from musiva.core.types import (
+    Action,
     DecodeItem,
     DenoiseItem,
     EncodeItem,
@@ -85,6 +86,7 @@ class InlineExecutor:
         self._texts: dict[str, Tensor] = {}
         self._packs: OrderedDict[object, Pack] = OrderedDict()
         self._latent_preview: LatentPreview | None = None
+        self._kriging = pipeline.kriging
         self._schedule: Callable[[Path], Schedule] = lru_cache(maxsize=256)(self._build_schedule)
 
     @property
@@ -148,7 +150,8 @@ class InlineExecutor:
             if item.fresh and item.evaluation == 0 and item.sample not in self._slots:
                 self._start(item)
         clean = {item.sample: self._forecast(item) for item in items}
-        computed, rows, told = [item for item in items if item.computes], 0, Measurements()
+        computed, rows = [item for item in items if item.computes], 0
+        told = Measurements(self._kriging)
         if computed:
             pack = self._pack(computed)
             rows = pack.image.num_rows
@@ -183,10 +186,17 @@ class InlineExecutor:
         for evaluation, action in enumerate(item.actions, item.evaluation):
             if action.compute:
                 break
-            clean_LC = slot.anchors.forecast(schedule.place(evaluation), action.order)
+            clean_LC = self._estimate(slot, schedule.place(evaluation), action)
             prediction_LC = prediction_from_clean(schedule, evaluation, slot.latent_LC, clean_LC)
             slot.advance(schedule, evaluation, prediction_LC)
         return clean_LC
+
+    def _estimate(self, slot: Slot, place: float, action: Action) -> Tensor:
+        """What stands in for a data prediction."""
+        if not action.calibrated:
+            return slot.anchors.forecast(place, action.order)
+        assert self._kriging is not None
+        return self._kriging.estimate(slot.anchors, place, slot.grid)
 
     def _advance(
         self, item: DenoiseItem, predictions: Sequence[Tensor], told: Measurements
@@ -201,8 +211,8 @@ class InlineExecutor:
         if clean_LC is not None and item.keep:
             place = schedule.place(item.last)
             for probe in item.probes:
-                told.measure(item, probe, clean_LC, place, slot.anchors)
-            slot.anchors = slot.anchors.add(clean_LC, place, item.keep)
+                told.measure(item, probe, clean_LC, place, slot.anchors, slot.grid)
+            slot.anchors = slot.anchors.add(clean_LC, place, item.keep, slot.latent_LC)
         slot.advance(schedule, item.last, prediction_LC)
         return clean_LC
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from musiva.core.pack import Grid
 from musiva.core.types import DenoiseItem
-from musiva.policy import Anchors
+from musiva.policy import Anchors, Kriging
 
 __all__ = ["Measurements"]
 
@@ -14,7 +15,8 @@ __all__ = ["Measurements"]
 class Measurements:
     """Scalars on the device, by sample and name. L tokens of a sample, C channels of a token."""
 
-    def __init__(self) -> None:
+    def __init__(self, kriging: Kriging | None = None) -> None:
+        self._kriging = kriging
         self._names: list[tuple[str, str]] = []
         self._values: list[Tensor] = []
 
@@ -23,7 +25,13 @@ class Measurements:
         self._values.append(value.float())
 
     def measure(
-        self, item: DenoiseItem, probe: str, clean_LC: Tensor, place: float, anchors: Anchors
+        self,
+        item: DenoiseItem,
+        probe: str,
+        clean_LC: Tensor,
+        place: float,
+        anchors: Anchors,
+        grid: Grid,
     ) -> None:
         """Take one of `musiva.policy.PROBES` of a computed data prediction, before it becomes an
         anchor; nothing where there is nothing to compare it with.
@@ -35,6 +43,10 @@ class Measurements:
         elif probe == "forecast_error" and len(anchors.values) > 1:
             order = item.keep - 1
             self.add(item.sample, probe, _rms(clean_LC - anchors.forecast(place, order)))
+        elif probe == "surprise" and self._kriging is not None and anchors.values:
+            wrong_LC = clean_LC - self._kriging.estimate(anchors, place, grid)
+            usual = self._kriging.usual_error(anchors.places, place)
+            self.add(item.sample, probe, _rms(wrong_LC) / usual)
 
     def read(self) -> dict[str, dict[str, float]]:
         """All of it, by sample; empties this."""

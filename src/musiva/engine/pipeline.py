@@ -20,9 +20,10 @@ from musiva.models import Denoiser, load_weights, read_config
 from musiva.models.text import TextEncoder
 from musiva.models.vae import AutoencoderKL
 from musiva.ops.linear import Linears, choose_kernel
+from musiva.policy import Calibration, Kriging
 from musiva.samplers import NoiseModel
 
-__all__ = ["Defaults", "Pipeline", "load_pipeline", "shipped_models"]
+__all__ = ["Defaults", "Pipeline", "load_pipeline", "model_directory", "shipped_models"]
 
 PIPELINES = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -77,6 +78,14 @@ class Pipeline:
     linears: Linears
     device: torch.device
     unit: int
+    calibration: Calibration | None = None
+
+    @property
+    def kriging(self) -> Kriging | None:
+        """Calibrated forecasts, if the model is calibrated."""
+        if self.calibration is None:
+            return None
+        return Kriging(self.calibration, self.denoiser.patch)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(channels, height, width) of the latent of a picture of `size` (width, height)."""
@@ -128,6 +137,17 @@ def shipped_models() -> dict[str, FilePath]:
     return {path.parent.name: path.parent for path in sorted(root.glob("*/model_index.json"))}
 
 
+def model_directory(model: str | os.PathLike[str]) -> FilePath:
+    """Of a shipped model by name, or of one that lies somewhere. Raises UnknownModel."""
+    directory = shipped_models().get(str(model), FilePath(model))
+    if not (directory / "model_index.json").is_file():
+        names = ", ".join(shipped_models()) or "none is shipped"
+        raise UnknownModel(
+            "model", str(model), f"a shipped model ({names}) or a directory with a model_index.json"
+        )
+    return directory
+
+
 def load_pipeline(
     model: str | os.PathLike[str] = "default", *, dtype: str = "float32", device: str = "auto"
 ) -> Pipeline:
@@ -139,12 +159,7 @@ def load_pipeline(
     if dtype not in DTYPES:
         raise InvalidInput("dtype", dtype, ", ".join(DTYPES))
     where = _device(device)
-    directory = shipped_models().get(str(model), FilePath(model))
-    if not (directory / "model_index.json").is_file():
-        names = ", ".join(shipped_models()) or "none is shipped"
-        raise UnknownModel(
-            "model", str(model), f"a shipped model ({names}) or a directory with a model_index.json"
-        )
+    directory = model_directory(model)
     kind = read_config(directory, "model_index.json").get("_class_name")
     if not isinstance(kind, str) or kind not in PIPELINES:
         raise BadCheckpoint(
@@ -172,6 +187,7 @@ def load_pipeline(
         linears=Linears(kernel),
         device=where,
         unit=unit,
+        calibration=Calibration.read(directory),
     )
 
 

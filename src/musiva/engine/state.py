@@ -156,6 +156,10 @@ def _check_action(action: object, evaluation: int, keep: int, trip: Trip) -> Non
         raise InvalidInput("action", action, allowed)
     if not 0 <= action.order < keep:
         raise InvalidInput("order", action.order, f"below {keep}, the number of values it keeps")
+    if action.calibrated and not trip.calibrated:
+        raise InvalidInput("calibrated", True, "False: the model has no calibration")
+    if action.calibrated and action.order > 1:
+        raise InvalidInput("order", action.order, "0 or 1 where it is calibrated")
 
 
 def cancel(state: EngineState, request: str) -> bool:

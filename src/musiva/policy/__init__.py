@@ -4,13 +4,17 @@
 |------------|---------|
 | `never`    | nothing is reused: the dense run |
 | `interval` | every so many evaluations are computed, with a forecast between |
+| `adaptive` | as many as it takes to keep calibrated forecasts within a tolerance |
 
 A policy of your own is a class like those, in a file of yours: `FILE.py:CLASS`.
 """
 
 from __future__ import annotations
 
+from musiva.policy.adaptive import Adaptive
+from musiva.policy.bands import EDGES, Bands, bands_of
 from musiva.policy.base import PROBES, Policy, Trip
+from musiva.policy.calibration import FOLDER, Calibration, Conditions, Measured
 from musiva.policy.catalog import (
     POLICIES,
     PolicyClass,
@@ -20,18 +24,32 @@ from musiva.policy.catalog import (
 )
 from musiva.policy.forecast import Anchors
 from musiva.policy.interval import Interval
+from musiva.policy.kriging import Kriging, shape_of_correction, shape_of_surprise
 from musiva.policy.never import Never
+from musiva.policy.quality import floor_db
 
 __all__ = [
+    "EDGES",
+    "FOLDER",
     "POLICIES",
     "PROBES",
+    "Adaptive",
     "Anchors",
+    "Bands",
+    "Calibration",
+    "Conditions",
     "Interval",
+    "Kriging",
+    "Measured",
     "Never",
     "Policy",
     "PolicyClass",
     "Trip",
+    "bands_of",
     "build_policy",
+    "floor_db",
     "load_policy_class",
+    "shape_of_correction",
+    "shape_of_surprise",
     "with_own",
 ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from musiva.core.types import Action
+from musiva.policy.calibration import Calibration
 from musiva.samplers import Schedule, clean_weights
 
 __all__ = ["PROBES", "Policy", "Trip"]
@@ -21,7 +22,8 @@ M = TypeVar("M")
 # What an executor can measure where it computes. "forecast_error": root mean square of the data
 # prediction less what a forecast of the action's order would have said; not before a second value
 # is there. "change": the same less the value computed last. "scale": of the data prediction itself.
-PROBES = ("forecast_error", "change", "scale")
+# "surprise": the error of a calibrated forecast over what it usually is.
+PROBES = ("forecast_error", "change", "scale", "surprise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +31,28 @@ class Trip:
     """One sample's path, as a policy sees it; one number per evaluation each.
 
     places: where on the path, the abscissa of forecasts, falling from noise to picture. weights:
-    how much of an error of the data prediction reaches the final latent. guided: there is an
-    unconditional branch, which an action may borrow.
+    how much of an error of the data prediction reaches the final latent. times: how far along, from
+    0 to 1; where the model is calibrated, in evaluations of the calibrated path. guided: there is
+    an unconditional branch, which an action may borrow. calibrated: actions may be, too.
     """
 
     places: tuple[float, ...]
     weights: tuple[float, ...]
+    times: tuple[float, ...]
     guided: bool = False
+    calibrated: bool = False
 
     @classmethod
-    def along(cls, schedule: Schedule, *, guided: bool) -> Trip:
-        places = tuple(map(schedule.place, range(schedule.num_evaluations)))
-        return cls(places, clean_weights(schedule), guided)
+    def along(
+        cls, schedule: Schedule, *, guided: bool, calibration: Calibration | None = None
+    ) -> Trip:
+        total = schedule.num_evaluations
+        places = tuple(map(schedule.place, range(total)))
+        times = tuple(i / total for i in range(total))
+        if calibration is not None:
+            times = tuple(map(calibration.time, places))
+        weights = clean_weights(schedule)
+        return cls(places, weights, times, guided, calibrated=calibration is not None)
 
     @property
     def num_evaluations(self) -> int:

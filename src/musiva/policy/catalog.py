@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from musiva.core.errors import InvalidInput
+from musiva.policy.adaptive import Adaptive
 from musiva.policy.base import PROBES, Policy
 from musiva.policy.interval import Interval
 from musiva.policy.never import Never
@@ -18,7 +19,9 @@ from musiva.policy.never import Never
 __all__ = ["POLICIES", "PolicyClass", "build_policy", "load_policy_class", "with_own"]
 
 PolicyClass = Callable[..., Policy]
-POLICIES: Mapping[str, PolicyClass] = MappingProxyType({"never": Never, "interval": Interval})
+POLICIES: Mapping[str, PolicyClass] = MappingProxyType(
+    {"never": Never, "interval": Interval, "adaptive": Adaptive}
+)
 
 
 def build_policy(spec: str, policies: Mapping[str, PolicyClass] = POLICIES) -> Policy:

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "BACKGROUND",
-    "QUALITY",
     "Completed",
     "ErrorAnswer",
     "ErrorDetail",
@@ -22,17 +21,19 @@ __all__ = [
     "ModelList",
     "PartialImage",
     "Progress",
+    "Quality",
     "Timing",
     "Tokens",
     "Usage",
 ]
 
 FileFormat = Literal["png", "jpeg", "webp"]
-# Every picture is opaque, and is the model's dense run, whatever word was asked for.
 BACKGROUND = "opaque"
-QUALITY = "high"
+Quality = Literal["low", "medium", "high"]
 Count = Annotated[int, Field(ge=0)]
+Computed = Annotated[int, Field(ge=0, description="evaluations that the model computed of it")]
 Seed = Annotated[int, Field(ge=0, description="that makes this picture alone")]
+Policy = Annotated[str, Field(description="what chose which evaluations are computed")]
 Size = Annotated[str, Field(pattern="^[0-9]+x[0-9]+$", description="WIDTHxHEIGHT in pixels")]
 
 
@@ -69,11 +70,13 @@ class Timing(Answer):
 class InlinePicture(Answer):
     b64_json: str
     seed: Seed
+    computed: Computed
 
 
 class LinkedPicture(Answer):
     url: Annotated[str, Field(description="gone when newer pictures need its room")]
     seed: Seed
+    computed: Computed
 
 
 class ImagesAnswer(Answer):
@@ -81,11 +84,13 @@ class ImagesAnswer(Answer):
     data: list[InlinePicture | LinkedPicture]
     background: Literal["opaque"] = BACKGROUND
     output_format: FileFormat
-    quality: Literal["high"] = QUALITY
+    quality: Quality
     size: Size
     usage: Usage
     model: str
     steps: int
+    num_evaluations: Annotated[int, Field(ge=1, description="of the dense run of a picture")]
+    policy: Policy
     guidance_scale: float
     timing: Timing
     warnings: Annotated[list[str], Field(description="fields that had no effect")]
@@ -100,7 +105,7 @@ class PartialImage(Answer):
     created_at: int
     background: Literal["opaque"] = BACKGROUND
     output_format: FileFormat
-    quality: Literal["high"] = QUALITY
+    quality: Quality
     size: Size
     index: Annotated[Count, Field(description="which picture of n")]
     evaluation: Annotated[int, Field(ge=1, description="model evaluations done")]
@@ -115,11 +120,14 @@ class Completed(Answer):
     created_at: int
     background: Literal["opaque"] = BACKGROUND
     output_format: FileFormat
-    quality: Literal["high"] = QUALITY
+    quality: Quality
     size: Size
     usage: Usage
     index: Annotated[Count, Field(description="which picture of n")]
     seed: Seed
+    computed: Computed
+    num_evaluations: Annotated[int, Field(ge=1, description="of the dense run")]
+    policy: Policy
     timing: Timing
     warnings: Annotated[list[str], Field(description="fields that had no effect")]
 
@@ -131,6 +139,7 @@ class Progress(Answer):
     index: Annotated[Count, Field(description="which picture of n")]
     evaluation: Annotated[Count, Field(description="model evaluations done")]
     num_evaluations: Annotated[int, Field(ge=1)]
+    computed: Computed
     waiting: Annotated[
         Count | None, Field(description="requests before it in the queue; null once it runs")
     ] = None
@@ -177,6 +186,7 @@ class Model(Answer):
     spacings: Annotated[dict[str, list[str]], Field(description="by sampler")]
     shift: Annotated[float | None, Field(description="null where there is none")]
     policies: Annotated[list[str], Field(description="names that a policy may begin with")]
+    calibrated: Annotated[bool, Field(description="qualities below 100 may be asked for")]
 
 
 class ModelList(Answer):

@@ -28,13 +28,14 @@ from musiva.server.answers import (
     LinkedPicture,
     PartialImage,
     Progress,
+    Quality,
     Timing,
     Tokens,
     Usage,
 )
 from musiva.server.config import AppConfig
 from musiva.server.errors import ApiError
-from musiva.server.images import ImagesBody, parse_body, to_request
+from musiva.server.images import QUALITIES, ImagesBody, parse_body, to_request
 from musiva.server.jobs import Job
 from musiva.server.limits import Places
 from musiva.server.pictures import FileStore, encode_picture
@@ -53,6 +54,8 @@ READ_ON = 16
 # finds nothing to tell before it says so.
 POLL_SECONDS = 0.5
 QUIET_POLLS = 30
+# The highest qualities that OpenAI's words "low" and "medium" stand for.
+LOW, MEDIUM = 69, 89
 
 
 class ImagesApi:
@@ -128,10 +131,13 @@ class Generation:
             created=int(time.time()),
             data=data,
             output_format=self.body.format,
+            quality=self._quality,
             size=self._size,
             usage=self._usage(self.request.num_images),
             model=self.api.engine.pipeline.name,
             steps=self.request.path.steps,
+            num_evaluations=self.api.engine.num_evaluations(self.request),
+            policy=self.request.policy,
             guidance_scale=self.request.guidance,
             timing=self._timing(),
             warnings=self._warnings,
@@ -153,12 +159,12 @@ class Generation:
             yield None
             if self.body.progress:
                 before = job.num_before
-                yield Progress(index=0, evaluation=0, num_evaluations=total, waiting=before)
+                yield _waiting(total, before)
             while True:
                 queued = job.num_before if self.body.progress else None
                 if queued not in (None, before):
                     before, quiet = queued, 0
-                    yield Progress(index=0, evaluation=0, num_evaluations=total, waiting=queued)
+                    yield _waiting(total, queued)
                 event = await job.next(POLL_SECONDS)
                 quiet = 0 if event else quiet + 1
                 if event is None:
@@ -168,7 +174,10 @@ class Generation:
                     return
                 elif event.kind == "progress":
                     yield Progress(
-                        index=event.index, evaluation=event.evaluation, num_evaluations=total
+                        index=event.index,
+                        evaluation=event.evaluation,
+                        num_evaluations=total,
+                        computed=event.computed,
                     )
                 elif event.kind == "preview":
                     yield await self.api.in_pool(self._partial, event, shown[event.index])
@@ -184,8 +193,18 @@ class Generation:
         return Timing(seconds=round(time.perf_counter() - self.started, 4))
 
     @property
+    def _quality(self) -> Quality:
+        """In OpenAI's words."""
+        quality = self.request.quality
+        return "high" if quality > MEDIUM else "medium" if quality > LOW else "low"
+
+    @property
     def _warnings(self) -> list[str]:
-        return [*self.body.without_effect, *self.request.without_effect]
+        warnings = [*self.body.without_effect, *self.request.without_effect]
+        if self.body.quality in QUALITIES and self.request.quality == 100:
+            told = f"quality: {self.body.quality!r} has no effect; the model is not calibrated"
+            warnings.append(told)
+        return warnings
 
     def _usage(self, num_images: int) -> Usage:
         pipeline, request = self.api.engine.pipeline, self.request
@@ -215,8 +234,8 @@ class Generation:
         if self.body.response_format == "url":
             name = self.api.files.put(content, self.body.format)
             url = str(self.http.base_url.replace(path=f"/files/{name}"))
-            return LinkedPicture(url=url, seed=seed)
-        return InlinePicture(b64_json=_base64(content), seed=seed)
+            return LinkedPicture(url=url, seed=seed, computed=event.computed)
+        return InlinePicture(b64_json=_base64(content), seed=seed, computed=event.computed)
 
     def _partial(self, event: Event, number: int) -> PartialImage:
         chosen = self.body.partial_format
@@ -227,6 +246,7 @@ class Generation:
             partial_image_index=number,
             created_at=int(time.time()),
             output_format=file_format,
+            quality=self._quality,
             size=self._size,
             index=event.index,
             evaluation=event.evaluation,
@@ -238,13 +258,21 @@ class Generation:
             b64_json=_base64(self._encode(event)),
             created_at=int(time.time()),
             output_format=self.body.format,
+            quality=self._quality,
             size=self._size,
             usage=self._usage(1),
             index=event.index,
             seed=self.request.seed + event.index,
+            computed=event.computed,
+            num_evaluations=self.api.engine.num_evaluations(self.request),
+            policy=self.request.policy,
             timing=self._timing(),
             warnings=self._warnings,
         )
+
+
+def _waiting(total: int, before: int | None) -> Progress:
+    return Progress(index=0, evaluation=0, num_evaluations=total, computed=0, waiting=before)
 
 
 def _check_media_type(http: Request) -> None:

@@ -24,6 +24,8 @@ MAX_SEED = 2**63 - 1
 TEXT = f"a text of at most {MAX_PROMPT} characters"
 Word = Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"]
 WORDS = get_args(Word)
+# What of OpenAI's words is not the model's best; these need a calibrated model.
+QUALITIES = {"low": 60, "medium": 80}
 # The engine's words for what has another name in this API.
 PUBLIC = {"guidance": "guidance_scale", "num_images": "n"}
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
@@ -45,8 +47,11 @@ class ImagesBody(BaseModel):
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(
         None, description="a whole number from 0 to 100"
     )
-    quality: Word | Annotated[int, Field(ge=100, le=100)] | None = Field(
-        None, description=f"{', '.join(WORDS)} or 100"
+    quality: Word | Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description=f"{', '.join(WORDS)} or a whole number from 1 to 100"
+    )
+    min_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="a whole number from 1 to 100"
     )
     background: Literal["auto", "opaque"] | None = Field(None, description="auto or opaque")
     moderation: Literal["auto", "low"] | None = Field(None, description="auto or low")
@@ -93,8 +98,6 @@ class ImagesBody(BaseModel):
             warnings.append("moderation: has no effect; prompts are not moderated")
         if self.complexity is not None:
             warnings.append("complexity: has no effect; steps say how much is computed")
-        if self.quality in ("low", "medium"):
-            warnings.append(f"quality: {self.quality!r} has no effect; it runs as 100")
         return warnings
 
 
@@ -154,7 +157,7 @@ def to_request(engine: Engine, body: ImagesBody, request_id: str) -> Request:
             seed=body.seed,
             guidance=body.guidance_scale,
             num_images=body.n,
-            quality=body.quality if isinstance(body.quality, int) else 100,
+            quality=_quality(engine, body),
             sampler=body.sampler,
             spacing=body.spacing,
             shift=body.shift,
@@ -163,12 +166,26 @@ def to_request(engine: Engine, body: ImagesBody, request_id: str) -> Request:
         )
     except InvalidInput as error:
         field = PUBLIC.get(error.field, error.field)
+        if field == "quality" and body.min_quality is not None:
+            field = "min_quality"
         raise type(error)(field, error.value, error.allowed) from error
     if body.format != "png":
         exif(engine.parameters(request, request.num_images - 1))
     # OpenAI's number is the most that come: a picture may be done before.
     most = engine.num_evaluations(request) - 1
     return replace(request, previews=min(body.partial_images or 0, most))
+
+
+def _quality(engine: Engine, body: ImagesBody) -> int:
+    """As a number. Raises InvalidInput for a floor that is not the quality asked for."""
+    asked = QUALITIES.get(body.quality, 100) if isinstance(body.quality, str) else body.quality
+    if isinstance(body.quality, str) and engine.pipeline.calibration is None:
+        asked = 100
+    if body.min_quality is None:
+        return 100 if asked is None else asked
+    if asked not in (None, body.min_quality):
+        raise InvalidInput("min_quality", body.min_quality, f"{asked}, as quality says, or absent")
+    return body.min_quality
 
 
 def _check_stream(body: ImagesBody) -> None:

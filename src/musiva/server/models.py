@@ -42,6 +42,7 @@ def describe_model(engine: Engine, *, created: int) -> Model:
         spacings=spacings,
         shift=noise.shift if noise.prediction == "flow" else None,
         policies=list(engine.config.policies),
+        calibrated=engine.pipeline.calibration is not None,
     )
 
 

@@ -1,0 +1,182 @@
+"""Many prompts on one path at once, for measuring: the dense run, and runs with forecasts.
+
+L tokens of a sample, C channels of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from musiva.core.pack import Grid, Pack, patchify
+from musiva.core.types import Path
+from musiva.engine.pipeline import Pipeline
+from musiva.engine.runner import PlainRun, forward
+from musiva.models import Inputs
+from musiva.policy import Anchors, Kriging
+from musiva.samplers import (
+    Memory,
+    Schedule,
+    build_schedule,
+    guide,
+    initial_scale,
+    predicted_clean,
+    prediction_from_clean,
+    step,
+)
+
+__all__ = ["Gap", "Prompts"]
+
+# Samples of a pack.
+TOGETHER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One gap of one sample in a run with forecasts: from evaluation `start`, which was computed,
+    up to `stop`, the next one that is, or the end. anchors: what the gap was forecast from.
+    landed: [L, C], the latent at its end. surprise: the mean square by which the forecast of
+    `start` was wrong, except for the first. before: the evaluation computed before `start`.
+    """
+
+    sample: int
+    start: int
+    stop: int
+    before: int | None
+    anchors: Anchors
+    landed: Tensor
+    surprise: float | None
+
+
+class Prompts:
+    """The samples of some prompts, prompt i with seed `first_seed` + i, on one path."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        prompts: Sequence[str],
+        path: Path,
+        *,
+        size: tuple[int, int],
+        guidance: float,
+        first_seed: int,
+    ) -> None:
+        self.pipeline, self.prompts, self.size, self.guidance = pipeline, prompts, size, guidance
+        self.schedule: Schedule = build_schedule(
+            pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
+        )
+        self.first_seed = first_seed
+        self.grid: Grid = patchify(torch.empty(pipeline.latent_shape(size)), self._patch)[1]
+        self._run = PlainRun(pipeline.linears)
+        wanted = list(dict.fromkeys(["", *prompts] if guidance > 1 else prompts))
+        self._texts = dict(zip(wanted, pipeline.text.encode(wanted), strict=True))
+
+    @property
+    def _patch(self) -> Grid:
+        return self.pipeline.denoiser.patch
+
+    def noise(self, sample: int) -> Tensor:
+        """[L, C]: the latent that a sample starts from, as the engine draws it."""
+        generator = torch.Generator().manual_seed(self.first_seed + sample)
+        noise_CHW = torch.randn(self.pipeline.latent_shape(self.size), generator=generator)
+        noise_CHW = noise_CHW.to(self.pipeline.device) * initial_scale(self.schedule)
+        return patchify(noise_CHW, self._patch)[0]
+
+    def clean(self, samples: Sequence[int], latents: Sequence[Tensor], at: int) -> list[Tensor]:
+        """The guided data prediction of each sample at an evaluation."""
+        found = []
+        for first in range(0, len(samples), TOGETHER):
+            part = slice(first, first + TOGETHER)
+            found += self._clean(samples[part], latents[part], at)
+        return found
+
+    def dense(self, samples: Sequence[int]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """The dense run of each sample: its latents, one more than evaluations, and its data
+        predictions.
+        """
+        total = self.schedule.num_evaluations
+        latents = [[self.noise(i)] for i in samples]
+        values: list[list[Tensor]] = [[] for _ in samples]
+        memories: list[Memory] = [() for _ in samples]
+        for at in range(total):
+            cleans = self.clean(samples, [x[-1] for x in latents], at)
+            for i, clean_LC in enumerate(cleans):
+                values[i].append(clean_LC)
+                moved_LC, memories[i] = self._step(at, latents[i][-1], clean_LC, memories[i])
+                latents[i].append(moved_LC)
+        return latents, values
+
+    def forecast(
+        self, samples: Sequence[int], computed: Sequence[int], kriging: Kriging
+    ) -> list[Gap]:
+        """Runs that compute the evaluations `computed`, ascending from 0, and forecast the
+        others.
+        """
+        schedule, gaps = self.schedule, []
+        latents = [self.noise(i) for i in samples]
+        memories: list[Memory] = [() for _ in samples]
+        known = [Anchors() for _ in samples]
+        ends = [*computed[1:], schedule.num_evaluations]
+        for number, (start, stop) in enumerate(zip(computed, ends, strict=True)):
+            place, before = schedule.place(start), computed[number - 1] if number else None
+            for i, clean_LC in enumerate(self.clean(samples, latents, start)):
+                surprise = None
+                if known[i].values:
+                    guess_LC = kriging.estimate(known[i], place, self.grid)
+                    surprise = float((clean_LC - guess_LC).square().mean())
+                known[i] = known[i].add(clean_LC, place, 2, latents[i])
+                for at in range(start, stop):
+                    if at > start:
+                        clean_LC = kriging.estimate(known[i], schedule.place(at), self.grid)
+                    latents[i], memories[i] = self._step(at, latents[i], clean_LC, memories[i])
+                gaps.append(Gap(samples[i], start, stop, before, known[i], latents[i], surprise))
+        return gaps
+
+    def responses(self, start: int, stop: int) -> list[float]:
+        """By how much the latent at `stop` grows with the data prediction at each evaluation of a
+        gap; a solver is linear in it.
+        """
+        count = stop - start
+        latent = torch.zeros(1, count, dtype=torch.float64)
+        memory: Memory = (torch.zeros(1, count, dtype=torch.float64),) if start else ()
+        for i, at in enumerate(range(start, stop)):
+            unit = torch.zeros(1, count, dtype=torch.float64)
+            unit[0, i] = 1.0
+            latent, memory = self._step(at, latent, unit, memory)
+        return latent[0].tolist()
+
+    def _step(
+        self, at: int, latent: Tensor, clean: Tensor, memory: Memory
+    ) -> tuple[Tensor, Memory]:
+        prediction = prediction_from_clean(self.schedule, at, latent, clean)
+        return step(self.schedule, at, latent, prediction, memory)
+
+    @torch.inference_mode()
+    def _clean(self, samples: Sequence[int], latents: Sequence[Tensor], at: int) -> list[Tensor]:
+        pipeline = self.pipeline
+        branches = 2 if self.guidance > 1 else 1
+        prompts = [p for i in samples for p in (self.prompts[i], "")[:branches]]
+        rows = [x for x in latents for _ in range(branches)]
+        lengths = [self._texts[p].shape[0] for p in prompts]
+        pack = Pack.build([self.grid] * len(rows), lengths, prompts, pipeline.device)
+        times = [self.schedule.timesteps[at]] * len(rows)
+        times += [0.0] * (pack.num_mod_rows - len(rows))
+        inputs = Inputs(
+            latent_TC=pack.gather(rows),
+            timestep_M=torch.tensor(times, device=pipeline.device),
+            text_TD=pack.gather([self._texts[p] for p in prompts], "text"),
+            extra=pipeline.size_conditions([self.size] * len(rows), pack.num_mod_rows),
+        )
+        predicted = pack.split(forward(pipeline.denoiser, inputs, pack, self._run))
+        each = [pipeline.clean_channels(p).float() for p in predicted]
+        guided = (
+            [guide(each[2 * i], each[2 * i + 1], self.guidance) for i in range(len(samples))]
+            if branches == 2
+            else each
+        )
+        return [
+            predicted_clean(self.schedule, at, x, p) for x, p in zip(latents, guided, strict=True)
+        ]

@@ -1,0 +1,82 @@
+"""As many evaluations as a picture needs: calibrated forecasts, held to a tolerance.
+
+The classical control of a solver's step size by an embedded error estimate (Hairer, Norsett and
+Wanner 1993, II.4), with evaluations of the model for steps: where the model computes, it shows by
+how much the forecast was wrong, over what is usual at that place and gap. Pictures that surprise
+get shorter gaps, the others longer ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from musiva.core.errors import InvalidInput
+from musiva.core.types import COMPUTE, Action
+from musiva.policy.base import Trip
+
+__all__ = ["Adaptive"]
+
+HELD = Action(compute=False, order=1, calibrated=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """computed: evaluations so far. following: the one that computes next; that of the end is one
+    past the last. surprise: mean logarithm of how wrong forecasts were over what is usual.
+    """
+
+    computed: int
+    following: int
+    surprise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Gaps of `tolerance`, a share of the path, for a picture that surprises as usual; times
+    surprise ** -`gain` for others, of `max_gap` at most.
+    """
+
+    tolerance: float = 0.12
+    gain: float = 0.4
+    max_gap: float = 0.3
+    probes = ("surprise",)
+    keep = 2
+
+    def __post_init__(self) -> None:
+        limits = {"tolerance": (0.0, 1.0), "gain": (0.0, 2.0), "max_gap": (0.0, 1.0)}
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not low <= value <= high:
+                raise InvalidInput(name, value, f"a number from {low:g} to {high:g}")
+
+    def begin(self, trip: Trip) -> Progress:
+        """Raises InvalidInput for a model that is not calibrated."""
+        if not trip.calibrated:
+            allowed = "another one: the model has no calibration; `musiva calibrate` makes it"
+            raise InvalidInput("policy", "adaptive", allowed)
+        return Progress(computed=0, following=0)
+
+    def observe(
+        self, trip: Trip, memory: Progress, evaluation: int, measured: Mapping[str, float]
+    ) -> Progress:
+        computed, surprise = memory.computed + 1, memory.surprise
+        if measured.get("surprise", 0.0) > 0.0:
+            # The mean over all forecasts that were checked; the first value has none.
+            surprise += (math.log(measured["surprise"]) - surprise) / memory.computed
+        gap = min(self.tolerance * math.exp(-self.gain * surprise), self.max_gap)
+        return Progress(computed, self._following(trip, evaluation, gap), surprise)
+
+    def act(self, trip: Trip, memory: Progress, evaluation: int) -> Action:
+        return COMPUTE if evaluation >= memory.following else HELD
+
+    def _following(self, trip: Trip, evaluation: int, gap: float) -> int:
+        """What is left of the path goes into equal gaps."""
+        here = trip.times[evaluation]
+        gaps = max(round((1.0 - here) / gap), 1) if gap > 0.0 else trip.num_evaluations
+        there = here + (1.0 - here) / gaps
+        if gaps == 1:
+            return trip.num_evaluations
+        later = range(evaluation + 1, trip.num_evaluations)
+        return min(later, key=lambda i: abs(trip.times[i] - there), default=trip.num_evaluations)
