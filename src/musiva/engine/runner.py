@@ -1,12 +1,13 @@
 """The runner owns the loop over a denoiser's segments; the plain run calls straight through.
 
-T rows, M modulation rows, D width, C channels of a token.
+T rows, L rows of a segment, B sample branches, D width, C channels of a token; G, I and J as in
+`Run.reduce`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -22,9 +23,9 @@ __all__ = ["PlainRun", "forward"]
 
 X = TypeVar("X", Tensor, Streams)
 V = TypeVar("V")
-# Packs that take turns when not all samples fit into one; each keeps its shared values for that
-# long.
-REMEMBERED_KEYS = 4
+# Of values that `once` shares. Packs take turns when not all samples fit into one; each wants its
+# own kept for that long.
+SHARED_BYTES = 1 << 30
 
 
 def forward(model: Denoiser, inputs: Inputs, pack: Pack, run: Run) -> Tensor:
@@ -38,11 +39,15 @@ def forward(model: Denoiser, inputs: Inputs, pack: Pack, run: Run) -> Tensor:
 class PlainRun:
     """Every row, every site, on one device. Without `linears`, layers run as they are: the run for
     training.
+
+    shared_bytes: what `once` may keep, counted from tensors.
     """
 
-    def __init__(self, linears: Linears | None = None) -> None:
+    def __init__(self, linears: Linears | None = None, *, shared_bytes: int = SHARED_BYTES) -> None:
         self._linears = linears or Linears("plain")
-        self._shared: dict[str, OrderedDict[Hashable, object]] = {}
+        # The least recently used one comes first; each with its bytes.
+        self._shared: OrderedDict[tuple[str, Hashable], tuple[object, int]] = OrderedDict()
+        self._free_bytes = shared_bytes
 
     def branch(self, site: str, fn: Callable[[X, Pack], X], x: X, pack: Pack) -> X:
         return fn(x, pack)
@@ -55,24 +60,33 @@ class PlainRun:
     def conv(
         self, site: str, layer: nn.Conv2d, x: Tensor, rows: Rows, to: Rows | None = None
     ) -> Tensor:
-        rows.require_complete()
         laid_out = rows if to is None else to
         out_TC = x.new_zeros(laid_out.num_rows, layer.out_channels)
-        for s, target in zip(rows.segments, laid_out.segments, strict=True):
-            # One sample at a time, so that the kernel's choice never depends on the pack.
-            x_FHWC = x[s.start : s.start + s.length].unflatten(0, s.grid)
-            y_FCHW = layer(x_FHWC.permute(0, 3, 1, 2))
+        for i, x_LC in enumerate(self.whole(site, x, rows)):
+            # One sample at a time, so that the kernel's choice never depends on the pack. What no
+            # row asks for is computed too: a part of a picture would need its own edges cut off.
+            y_FCHW = layer(x_LC.unflatten(0, rows.segments[i].grid).permute(0, 3, 1, 2))
+            y_LC = y_FCHW.permute(0, 2, 3, 1).flatten(0, 2)
+            target, tokens_L = laid_out.segments[i], laid_out.tokens[i]
             span = slice(target.start, target.start + target.length)
-            out_TC[span] = y_FCHW.permute(0, 2, 3, 1).flatten(0, 2)
+            out_TC[span] = y_LC if tokens_L is None else y_LC[tokens_L.to(y_LC.device)]
         return out_TC
 
     def reduce(self, site: str, left: Tensor, right: Tensor, rows: Rows) -> Tensor:
-        rows.require_complete()
         exact = torch.promote_types(left.dtype, torch.float32)
-        parts = [slice(s.start, s.start + s.length) for s in rows.segments]
-        return torch.stack(
-            [torch.einsum("lgi,lgj->gij", left[at].to(exact), right[at].to(exact)) for at in parts]
+        parts = zip(
+            self.whole(f"{site}.left", left, rows),
+            self.whole(f"{site}.right", right, rows),
+            strict=True,
         )
+        return torch.stack(
+            [torch.einsum("lgi,lgj->gij", x.to(exact), y.to(exact)) for x, y in parts]
+        )
+
+    def whole(self, site: str, x: Tensor, rows: Rows) -> Sequence[Tensor]:
+        """[L, ...] for each segment: the features of all of its tokens, in canonical order."""
+        rows.require_complete()
+        return [x[s.start : s.start + s.length] for s in rows.segments]
 
     def linear(
         self, site: str, layer: nn.Linear, x: Tensor, pack: Pack, activation: str | None = None
@@ -82,10 +96,27 @@ class PlainRun:
     def once(self, site: str, fn: Callable[[], V], key: Hashable) -> V:
         if key is None or torch.is_grad_enabled():
             return fn()
-        kept = self._shared.setdefault(site, OrderedDict())
-        if key not in kept:
-            kept[key] = fn()
-            if len(kept) > REMEMBERED_KEYS:
-                kept.popitem(last=False)
-        kept.move_to_end(key)
-        return kept[key]  # pyright: ignore[reportReturnType]
+        if (site, key) not in self._shared:
+            value = fn()
+            self._share((site, key), value)
+            return value
+        self._shared.move_to_end((site, key))
+        return self._shared[site, key][0]  # pyright: ignore[reportReturnType]
+
+    def _share(self, name: tuple[str, Hashable], value: object) -> None:
+        """Keep a value, and let those go that were not used for the longest time."""
+        num_bytes = _bytes_of(value)
+        self._shared[name] = value, num_bytes
+        self._free_bytes -= num_bytes
+        while self._free_bytes < 0:
+            _, (_, freed) = self._shared.popitem(last=False)
+            self._free_bytes += freed
+
+
+def _bytes_of(value: object) -> int:
+    """Of the tensors of a value, which may stand in containers."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return sum(map(_bytes_of, value)) if isinstance(value, tuple | list) else 0
