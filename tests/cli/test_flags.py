@@ -20,11 +20,13 @@ SOURCES = {"--like", "--server"}
 OUT = {"--out", "--grid", "--force"}
 PATHS = {"--sampler", "--spacing", "--shift", "--policy", "--quality"}
 KEY = {"--api-key-file"}
+STORE = {"--store-mib"}
 FROZEN = {
-    "generate": {"prompt", *SOURCES, *KEY, *OUT, *PICTURE, *PATHS, *MACHINE},
+    "generate": {"prompt", *SOURCES, *KEY, *OUT, *PICTURE, *PATHS, *STORE, *MACHINE},
     "serve": {
         *("--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", "--policy"),
         *KEY,
+        *STORE,
         *MACHINE,
     },
     "train": {"recipe", "stage", "argument"},

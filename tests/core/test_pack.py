@@ -75,11 +75,50 @@ def test_take_keeps_owner_and_place(grids, draw) -> None:
         assert torch.equal(rows.token_T[part.source_T[span]], expected)
         assert torch.equal(rows.segment_T[part.source_T[span]], part.segment_T[span])
         assert (part.token_T[span.stop : s.start + s.pitch] == -1).all()
-    with pytest.raises(RuntimeError, match="taken from this pack"):
-        part.groups("sample")
+    if all(s.length == whole.length for s, whole in zip(part.segments, rows.segments, strict=True)):
+        assert part is rows
+    else:
+        with pytest.raises(RuntimeError, match="taken from this pack"):
+            part.groups("sample")
     again = part.take([None] * len(tokens))
     assert torch.equal(again.token_T, part.token_T)
     assert again.layout == part.layout
+
+
+def test_a_segment_of_which_all_tokens_were_taken_is_complete() -> None:
+    rows = Rows.build([(1, 2, 3), (1, 1, 4)], owners=["a", "b"])
+    part = rows.take([torch.arange(6), torch.tensor([1, 2])])
+    assert part.tokens[0] is None
+    assert part.tokens[1].tolist() == [1, 2]
+    assert not part.complete
+    assert [s.owner for s in part.segments] == ["a", "b"]
+    assert rows.take([torch.arange(6), None]) is rows
+    assert part.level(1).tokens[0] is None
+    # Both coarse tokens of the second segment have a row under them.
+    assert part.level(1) is rows.level(1)
+
+
+def test_rows_as_a_layout_without_places() -> None:
+    rows = Rows.build([(1, 2, 9), (1, 1, 4)])
+    part = rows.take([torch.tensor([1, 4, 5]), None])
+    flat = part.unplaced()
+    assert flat.complete
+    assert flat.num_rows == part.num_rows
+    assert [s.grid for s in flat.segments] == [(1, 1, 3), (1, 1, 4)]
+    assert [s.start for s in flat.segments] == [s.start for s in part.segments]
+
+
+def test_only_some_branches_stay_where_they_stand() -> None:
+    pack = Pack.build([(1, 2, 3), (1, 4, 4), (1, 3, 3)], [5, 6, 7])
+    part = pack.take({"image": [None, torch.tensor([2, 7]), None]})
+    only = part.only([True, False, True])
+    assert only is part.only((True, False, True))
+    assert [s.length for s in only.image.segments] == [6, 0, 9]
+    assert [s.length for s in only.streams["text"].segments] == [5, 0, 7]
+    assert [s.start for s in only.image.segments] == [s.start for s in part.image.segments]
+    assert only.image.num_rows == part.image.num_rows
+    with pytest.raises(RuntimeError, match="taken from this pack"):
+        part.only([False, True, True])
 
 
 def test_constants_are_looked_up_by_the_rows_in_hand() -> None:

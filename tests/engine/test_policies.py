@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from musiva.core.errors import ExecutionFailed, InvalidInput
-from musiva.core.types import COMPUTE, Action, DenoiseItem, Kind, StepPlan, StepResult
+from musiva.core.types import COMPUTE, GATES, Action, DenoiseItem, Kind, StepPlan, StepResult
 from musiva.engine import Engine, load_pipeline
 from musiva.engine.pipeline import Pipeline
 from musiva.policy import POLICIES, PROBES, Never, Trip
@@ -34,7 +34,7 @@ class Watch:
     def begin(self, trip: Trip) -> tuple[tuple[int, dict[str, float]], ...]:
         return ()
 
-    def observe(self, trip: Trip, memory, evaluation: int, measured: Mapping[str, float]):
+    def observe(self, trip: Trip, memory, evaluation, action, measured: Mapping[str, float]):
         return (*memory, (evaluation, dict(measured)))
 
     def act(self, trip: Trip, memory, evaluation: int) -> Action:
@@ -50,7 +50,7 @@ class Broken(Never):
         if self.how == "begin":
             raise RuntimeError("no beginning")
 
-    def observe(self, trip: Trip, memory, evaluation: int, measured) -> None:
+    def observe(self, trip: Trip, memory, evaluation, action, measured) -> None:
         if self.how == "observe":
             raise RuntimeError("cannot look")
 
@@ -150,7 +150,7 @@ def test_what_is_measured_is_what_happened(pipeline: Pipeline) -> None:
     class Holds(Watch):
         keep = 1
 
-    for policy, known in ((Watch, [{"scale"}, {"scale", "change"}]), (Holds, [{"scale"}])):
+    for policy, known in ((Watch, [{"scale"}, {"scale", "change", *GATES}]), (Holds, [{"scale"}])):
         journal = Journal()
         with engine_with(pipeline, journal, watch=policy) as engine:
             options = {"size": SIZE, "steps": 5, "policy": "watch", "seed": 2}

@@ -23,7 +23,7 @@ def computed(policy: Adaptive, trip: Trip, surprise: float) -> list[int]:
         action = policy.act(trip, memory, evaluation)
         if action.compute:
             told = {"surprise": surprise} if found else {}
-            memory = policy.observe(trip, memory, evaluation, told)
+            memory = policy.observe(trip, memory, evaluation, action, told)
             found.append(evaluation)
         else:
             assert action.calibrated

@@ -32,7 +32,7 @@ class Halves:
     def begin(self, trip):
         return ()
 
-    def observe(self, trip, memory, evaluation, measured):
+    def observe(self, trip, memory, evaluation, action, measured):
         return (*memory, measured.get("change"))
 
     def act(self, trip, memory, evaluation):
@@ -81,7 +81,7 @@ def test_an_interval_borrows_the_unconditional_branch_where_there_is_one() -> No
             if action.borrow:
                 found.append(evaluation)
             if action.compute:
-                memory = policy.observe(trip, memory, evaluation, {})
+                memory = policy.observe(trip, memory, evaluation, action, {})
         assert (found, memory) == (borrowed, 6)
 
 
@@ -129,8 +129,8 @@ def test_the_documented_policy_runs(tmp_path: Path) -> None:
     trip = Trip(tuple(1 - i / 10 for i in range(10)), (0.1,) * 10, tuple(i / 10 for i in range(10)))
     memory, computed = policy.begin(trip), []
     for evaluation in range(10):
-        if policy.act(trip, memory, evaluation).compute:
+        if (action := policy.act(trip, memory, evaluation)).compute:
             computed.append(evaluation)
             measured = {"scale": 1.0, "forecast_error": 0.01} if evaluation > 1 else {"scale": 1.0}
-            memory = policy.observe(trip, memory, evaluation, measured)
+            memory = policy.observe(trip, memory, evaluation, action, measured)
     assert computed == [0, 1, 2, 4, 6, 8]

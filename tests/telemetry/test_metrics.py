@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+
 from musiva.core.errors import NonFinite
 from musiva.core.types import (
     COMPUTE,
+    Action,
     DecodeItem,
     DenoiseItem,
     EncodeItem,
+    Gate,
     Kind,
     Outcome,
     Path,
     StepPlan,
     StepResult,
 )
+from musiva.store import Need, Store
 from musiva.telemetry import Metrics
 
 ITEM = DenoiseItem(
@@ -79,3 +86,44 @@ def test_instances_share_nothing() -> None:
     first, second = Metrics(), Metrics()
     first.cancelled()
     assert value(second, "musiva_requests_cancelled_total") == 0
+
+
+def test_evaluations_are_counted_by_what_was_done() -> None:
+    metrics = Metrics()
+    held, forecast = Action(held="rest"), Action(compute=False)
+    gated = replace(ITEM, actions=(forecast, forecast, Action(gate=Gate("first_block", 0.1))))
+    plan = StepPlan(1, Kind.DENOISE, (ITEM, gated, gated, replace(ITEM, actions=(forecast,))))
+    outcomes = (Outcome(), Outcome(action=held), Outcome(action=COMPUTE), Outcome())
+    metrics.observe(plan, StepResult(1, outcomes, 0.5, rows=32))
+    for action, count in (("computed", 2), ("held", 1), ("forecast", 5)):
+        assert value(metrics, "musiva_evaluations_total", action=action) == count
+    assert value(metrics, "musiva_denoise_pack_samples_sum") == 2
+
+
+def test_a_store_is_asked_at_every_scrape() -> None:
+    metrics = Metrics()
+    store = Store.Config(budget_bytes=4096).build()
+    metrics.watch_store(store.figures)
+    assert value(metrics, "musiva_store_used_bytes") == 0
+    store.reserve("a", {"rest": Need(64, (2,), torch.float32)}, 1.0)
+    assert store.missing("a")
+    store.write("a", "rest", torch.ones(64, 2), version=0)
+    assert not store.missing("a")
+    text = metrics.render().decode()
+    for line in (
+        "musiva_store_budget_bytes 4096.0",
+        "musiva_store_used_bytes 512.0",
+        "musiva_store_owners 1.0",
+        "musiva_store_hits_total 1.0",
+        "musiva_store_misses_total 1.0",
+        "musiva_store_evictions_total 0.0",
+        "musiva_store_refused_total 0.0",
+        "musiva_store_written_bytes_total 512.0",
+    ):
+        assert f"\n{line}\n" in text
+
+
+def test_policies_that_skip_nothing_are_counted() -> None:
+    metrics = Metrics()
+    metrics.without_effect()
+    assert value(metrics, "musiva_policies_without_effect_total") == 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from musiva.cli.key import chosen_key, refused_key
 from musiva.cli.machine import load_engine
+from musiva.cli.parser import STORE_MIB
 from musiva.cli.pictures import Destination, png_of
 from musiva.cli.results import Results
 from musiva.core.env import Env
@@ -87,8 +88,8 @@ def _wanted(arguments: Namespace) -> Wanted:
 
 
 def _remotely(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -> None:
-    for flag in ("dtype", "device", "threads"):
-        value = getattr(arguments, flag)
+    for flag in ("dtype", "device", "threads", "store-mib"):
+        value = getattr(arguments, flag.replace("-", "_"))
         if value is not None:
             raise InvalidInput(flag, value, "nothing beside --server, whose own choice it is")
     file: Path | None = arguments.api_key_file
@@ -118,7 +119,11 @@ def _locally(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -
     if options.get("policy") is not None:
         options["policy"], policies = with_own(options["policy"])
     # All prompts are there at once, however many they are.
-    config = Engine.Config(max_waiting=len(wanted.prompts), policies=policies)
+    config = Engine.Config(
+        max_waiting=len(wanted.prompts),
+        policies=policies,
+        store_bytes=(arguments.store_mib or STORE_MIB) << 20,
+    )
     with load_engine(Namespace(**chosen), env, config) as engine:
         requests = [engine.request(prompt, **options) for prompt in wanted.prompts]
         with results:

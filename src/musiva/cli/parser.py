@@ -15,9 +15,10 @@ from musiva import __version__
 from musiva.core.env import MAX_THREADS
 from musiva.core.errors import InvalidInput
 
-__all__ = ["FLAGS", "build_parser"]
+__all__ = ["FLAGS", "STORE_MIB", "build_parser"]
 
 MAX_SEED = 2**63 - 1
+STORE_MIB = 256
 WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 # What has another name here than in the engine, the client, the server and the reader of pictures.
 FLAGS = {
@@ -147,8 +148,9 @@ def _generate(commands: Commands) -> None:
     p.add_argument(
         "--policy",
         metavar="NAME[:FIELD=VALUE,...]",
-        help="what is computed and what forecast, such as interval:interval=3 (default: never, the "
-        "dense run), or a class of your own, FILE.py:CLASS[:FIELD=VALUE,...]",
+        help="what is computed, forecast and held: never, the dense run (the default), interval, "
+        "adaptive, first_block or tea_cache, such as interval:interval=3, or a class of your own, "
+        "FILE.py:CLASS[:FIELD=VALUE,...]",
     )
     p.add_argument(
         "--out",
@@ -167,6 +169,7 @@ def _generate(commands: Commands) -> None:
         help="let this Musiva server draw, such as http://127.0.0.1:8400, instead of this machine",
     )
     _key(p, "holds the key that --server asks for (default: MUSIVA_API_KEY, or no key)")
+    _store(p)
     _machine(p)
     # None tells what was not said: a picture of --like or a server may know better.
     p.set_defaults(model=None, dtype=None, device=None)
@@ -215,7 +218,9 @@ def _serve(commands: Commands) -> None:
         metavar="FILE.py:CLASS",
         help="a policy of your own that requests may name; may be repeated",
     )
+    _store(p)
     _machine(p)
+    p.set_defaults(store_mib=STORE_MIB)
 
 
 def _train(commands: Commands) -> None:
@@ -305,6 +310,15 @@ def _doctor(commands: Commands) -> None:
 
 def _key(p: argparse.ArgumentParser, what: str) -> None:
     p.add_argument("--api-key-file", type=Path, metavar="FILE", help=what)
+
+
+def _store(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--store-mib",
+        type=whole("store-mib", 1, 1 << 24),
+        metavar="N",
+        help=f"budget of what gates of policies hold, in MiB (default: {STORE_MIB})",
+    )
 
 
 def _machine(p: argparse.ArgumentParser) -> None:

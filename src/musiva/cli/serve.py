@@ -28,6 +28,7 @@ def run(arguments: Namespace, env: Env) -> int:
         scheduler=Scheduler.Config(max_rows=arguments.max_rows),
         max_waiting=arguments.max_waiting,
         policies={**POLICIES, **dict(map(load_policy_class, arguments.policy))},
+        store_bytes=arguments.store_mib << 20,
     )
     serve(
         arguments.model,

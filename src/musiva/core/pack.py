@@ -92,7 +92,15 @@ class Pack:
 
     def only(self, wanted: Sequence[bool]) -> Pack:
         """The pack with only the wanted branches, where they stand; see `Rows.only`."""
-        return Pack({name: rows.only(wanted) for name, rows in self.streams.items()})
+        key = tuple(wanted)
+        if key not in self._parts:
+            parts = {name: rows.only(wanted) for name, rows in self.streams.items()}
+            self._parts[key] = Pack(parts)
+        return self._parts[key]
+
+    @cached_property
+    def _parts(self) -> dict[tuple[bool, ...], Pack]:
+        return {}
 
     def level(self, k: int) -> Pack:
         """The same samples on a grid coarsened k times by 2 in height and width (U-Nets); k = 0 is

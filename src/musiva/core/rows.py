@@ -217,13 +217,20 @@ class Rows:
     def take(self, tokens: Sequence[Tensor | None]) -> Rows:
         """The layout with only these tokens of each segment, which are those of this layout: [L]
         int64, ascending, on the host; None takes all. `x_TD[rows.source_T]` takes the rows of a
-        complete layout.
+        complete layout. A segment that keeps all of its tokens is as if None had been said, and
+        where all do, this is the complete layout itself.
         """
         if self._taken is not None:
             tokens = [
                 there if chosen is None else chosen
                 for chosen, there in zip(tokens, self._taken.tokens, strict=True)
             ]
+        tokens = [
+            None if chosen is None or len(chosen) == s.length else chosen
+            for s, chosen in zip(self.full.segments, tokens, strict=True)
+        ]
+        if all(chosen is None for chosen in tokens):
+            return self.full
         segments = [
             s if chosen is None else replace(s, length=len(chosen))
             for s, chosen in zip(self.full.segments, tokens, strict=True)
@@ -241,6 +248,13 @@ class Rows:
                 self.require_complete()
             segments.append(s if want else replace(s, length=0, grid=(0, 0, 0)))
         return Rows(segments, device=self.device, halvings=self.halvings, num_rows=self.num_rows)
+
+    def unplaced(self) -> Rows:
+        """The same rows as a complete layout of segments (1, 1, length): for queries, to which it
+        does not matter which tokens they are.
+        """
+        segments = [replace(s, grid=(1, 1, s.length)) for s in self.segments]
+        return Rows(segments, device=self.device, num_rows=self.num_rows)
 
     def level(self, k: int) -> Rows:
         """The same samples on grids coarsened k times by 2 in height and width; k = 0 is this. Of a

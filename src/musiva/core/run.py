@@ -6,8 +6,9 @@ calls straight through; policies, parallel forms and reduced precision are other
 model code.
 
 Contract for implementers: every method returns what the plain run would, to the accuracy that the
-run promises, and never changes its arguments. Contract for models: `site` is unique in the model
-and constant.
+run promises, and never changes its arguments. Where rows were taken from a pack, `attend`, `conv`
+and `reduce` need the absent rows' features too; a run that keeps none raises RuntimeError. Contract
+for models: `site` is unique in the model and constant.
 """
 
 from __future__ import annotations

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 __all__ = [
     "COMPUTE",
+    "GATES",
     "Action",
     "DecodeItem",
     "DenoiseItem",
     "EncodeItem",
     "Event",
+    "Gate",
     "Kind",
     "Outcome",
     "Path",
@@ -84,6 +87,31 @@ class EncodeItem:
     prompt: str
 
 
+# What a gate can measure in the middle of a forward -> the residual that is held where it stays
+# below its threshold: "rest", of all segments but the first; "all", of all segments.
+GATES: Mapping[str, str] = MappingProxyType({"first_block": "rest", "modulated_input": "all"})
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A decision of the executor in the middle of a forward: the model is computed in full where
+    `probe`, out of `GATES`, is at least `threshold`, and wherever nothing is kept to hold.
+
+    rescale: coefficients, the highest power first, of a polynomial that is taken of the probe
+    before it is compared; () leaves it as it is.
+    """
+
+    probe: str
+    threshold: float
+    rescale: tuple[float, ...] = ()
+
+    def rescaled(self, value: float) -> float:
+        result = value if not self.rescale else 0.0
+        for coefficient in self.rescale:
+            result = result * value + coefficient
+        return result
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """What is done about one sample at one evaluation.
@@ -93,12 +121,22 @@ class Action:
     calibrated: by the weights that the model's calibration gives to the last `order` + 1 instead.
     borrow: where the model runs, it runs on the conditional branch alone; the difference to the
     unconditional one is forecast in the same way.
+    gate: decides whether the model runs in full. held: it runs in part, and of the segments that
+    this names, "rest" or "all" as in `GATES`, the residual of the last full run is added instead;
+    where that is gone, it runs in full. A journal has `held` or neither: what the gate decided.
     """
 
     compute: bool = True
     order: int = 1
     borrow: bool = False
     calibrated: bool = False
+    gate: Gate | None = None
+    held: str | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether all segments of the model run, unless a gate decides against it."""
+        return self.compute and self.held is None
 
 
 COMPUTE = Action()
@@ -172,17 +210,21 @@ class StepPlan:
 class Outcome:
     """What became of one item. error: why it failed, or None; the others of the plan are not
     affected. picture: [H, W, 3] uint8 numpy array, of a decode item, and of a denoise item that
-    asked for a preview. measured: by name of the probe, those that could be measured.
+    asked for a preview. measured: by name of the probe, those that could be measured. action: the
+    item's last one as it was done, where the executor had to decide; None: as planned.
     """
 
     error: Exception | None = None
     picture: object | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
+    action: Action | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """outcomes: one per item of the plan, in order. rows: rows of the forward, padding included."""
+    """outcomes: one per item of the plan, in order. rows: that went through all segments of the
+    forward, padding included; 0 where every gate held.
+    """
 
     number: int
     outcomes: tuple[Outcome, ...]
@@ -195,8 +237,9 @@ class Event:
     """News of a request: "progress" (of picture `index`), "preview", "picture", and at the end
     "done" or "failed".
 
-    evaluation: evaluations done of num_evaluations; of them the model computed `computed`. picture:
-    [H, W, 3] uint8 numpy array, of a preview too.
+    evaluation: evaluations done of num_evaluations; of them the model computed `computed` in full.
+    picture: [H, W, 3] uint8 numpy array, of a preview too. warning: what was asked for and had no
+    effect, of a picture.
     """
 
     request: str
@@ -207,3 +250,4 @@ class Event:
     picture: object | None = None
     error: Exception | None = None
     computed: int = 0
+    warning: str | None = None

@@ -19,13 +19,14 @@ from torch import Tensor
 from musiva.core.errors import Cancelled, ExecutionFailed, InvalidInput, Overloaded, Unavailable
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import Event, Path, Request
-from musiva.engine.executor import InlineExecutor
+from musiva.engine.executor import STORE_BYTES, InlineExecutor
 from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.stream import Stream
 from musiva.policy import POLICIES, Policy, PolicyClass, Trip, build_policy, floor_db
 from musiva.samplers import Schedule, build_schedule
+from musiva.store import Figures
 
 if TYPE_CHECKING:
     from musiva.client import RemoteEngine, Timeout
@@ -58,19 +59,21 @@ class Engine:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
         """max_waiting: most requests at a time, running ones included; one more raises
-        Overloaded. policies: those that requests may name.
+        Overloaded. policies: those that requests may name. store_bytes: budget of what gates hold.
         """
 
         scheduler: Scheduler.Config = field(default_factory=Scheduler.Config)
         max_waiting: int = 512
         policies: Mapping[str, PolicyClass] = field(default_factory=lambda: POLICIES)
+        store_bytes: int = STORE_BYTES
 
     def __init__(
         self, pipeline: Pipeline, config: Config | None = None, *, observe: Observer | None = None
     ) -> None:
         self.pipeline = pipeline
         self.config = config or self.Config()
-        self._loop = StepLoop(InlineExecutor(pipeline), self.config.scheduler.build(), observe)
+        self._executor = InlineExecutor(pipeline, store_bytes=self.config.store_bytes)
+        self._loop = StepLoop(self._executor, self.config.scheduler.build(), observe)
         self._wake = threading.Condition()
         self._inbox: deque[Submission] = deque()
         self._cancelled: set[str] = set()
@@ -284,6 +287,11 @@ class Engine:
     def num_running(self) -> int:
         """Those of them of which a picture has been begun."""
         return len(self._running)
+
+    @property
+    def store_figures(self) -> Figures:
+        """Of what gates hold, after the last step."""
+        return self._executor.store_figures
 
     def num_before(self, request_id: str) -> int | None:
         """Requests that came before it and have not ended; None once it runs, or has ended."""

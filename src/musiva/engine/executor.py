@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musiva.core.errors import ExecutionFailed, MusivaError, NonFinite
+from musiva.core.errors import ExecutionFailed, InvalidInput, MusivaError, NonFinite
 from musiva.core.pack import Grid, Pack, patchify, unpatchify
 from musiva.core.types import (
     Action,
@@ -29,6 +29,8 @@ from musiva.core.types import (
     StepPlan,
     StepResult,
 )
+from musiva.engine.gap import Gaps
+from musiva.engine.gate import Gates, Passage, has_gate, passages_of
 from musiva.engine.measured import Measurements
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.preview import LatentPreview
@@ -44,11 +46,13 @@ from musiva.samplers import (
     prediction_from_clean,
     step,
 )
+from musiva.store import Figures, Store
 
-__all__ = ["InlineExecutor"]
+__all__ = ["STORE_BYTES", "InlineExecutor"]
 
 log = logging.getLogger(__name__)
-REMEMBERED_PACKS = 8
+REMEMBERED_PACKS = 32
+STORE_BYTES = 256 << 20
 
 
 @dataclass(slots=True)
@@ -73,20 +77,28 @@ class Slot:
 
 class InlineExecutor:
     """Runs plans in this process on one device. Owns the slots that plans name by sample and
-    prompt.
+    prompt, and the store of what gates hold, of `store_bytes`, which are taken when a gate first
+    keeps something.
 
     execute() never raises for what one item did: its outcome carries the error and the others go
-    on.
+    on. store_figures: of the store after the last step; any thread may read it.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, store_bytes: int = STORE_BYTES) -> None:
+        """Raises InvalidInput for store_bytes below 1."""
+        if store_bytes < 1:
+            raise InvalidInput("store_bytes", store_bytes, "a whole number of at least 1")
         self.pipeline = pipeline
         self.run = PlainRun(pipeline.linears)
+        store = Store.Config(budget_bytes=store_bytes, device=pipeline.device).build()
+        self.gates = Gates(pipeline.denoiser, self.run, store)
+        self.store_figures: Figures = store.figures()
         self._slots: dict[str, Slot] = {}
         self._texts: dict[str, Tensor] = {}
         self._packs: OrderedDict[object, Pack] = OrderedDict()
         self._latent_preview: LatentPreview | None = None
         self._kriging = pipeline.kriging
+        self._gaps = Gaps(self._kriging)
         self._schedule: Callable[[Path], Schedule] = lru_cache(maxsize=256)(self._build_schedule)
 
     @property
@@ -110,6 +122,7 @@ class InlineExecutor:
         start, rows = time.perf_counter(), 0
         for sample in plan.release:
             self._slots.pop(sample, None)
+            self.gates.free(sample)
         for prompt in plan.drop_texts:
             self._texts.pop(prompt, None)
         try:
@@ -132,12 +145,16 @@ class InlineExecutor:
                 else ExecutionFailed(f"{plan.kind} failed: {error}")
             )
             outcomes = [Outcome(error=reason) for _ in plan.items]
+        self.store_figures = self.gates.store.figures()
         return StepResult(plan.number, tuple(outcomes), time.perf_counter() - start, rows)
 
     def check_integrity(self, live: Sequence[str]) -> None:
-        """Raise AssertionError if a slot belongs to no live sample."""
+        """Raise AssertionError if a slot or a page belongs to no live sample, or the store is
+        broken.
+        """
         leaked = set(self._slots) - set(live)
         assert not leaked, f"slots of samples that ended: {sorted(leaked)}"
+        self.gates.check_integrity(live)
 
     def _encode(self, items: Sequence[EncodeItem]) -> list[Outcome]:
         encoded = self.pipeline.text.encode([item.prompt for item in items])
@@ -152,17 +169,15 @@ class InlineExecutor:
         clean = {item.sample: self._forecast(item) for item in items}
         computed, rows = [item for item in items if item.computes], 0
         told = Measurements(self._kriging)
+        passages: Mapping[str, Passage] = {}
         if computed:
-            pack = self._pack(computed)
-            rows = pack.image.num_rows
-            inputs = self._inputs(computed, pack)
-            by_branch = iter(pack.split(forward(self.pipeline.denoiser, inputs, pack, self.run)))
-            for item in computed:
-                predictions = [
-                    self.pipeline.clean_channels(next(by_branch)).float()
-                    for _ in item.computed_prompts
-                ]
-                clean[item.sample] = self._advance(item, predictions, told)
+            passages, rows = self._forward(computed)
+            for passage in passages.values():
+                if passage.error is None:
+                    predictions = [
+                        self.pipeline.clean_channels(x_LC).float() for x_LC in passage.predictions
+                    ]
+                    clean[passage.item.sample] = self._advance(passage.item, predictions, told)
         # One transfer tells of all samples whether they are still numbers, and what was measured.
         for item in items:
             told.add(item.sample, "finite", self._slots[item.sample].latent_LC.isfinite().all())
@@ -172,20 +187,47 @@ class InlineExecutor:
         )
         outcomes = []
         for item in items:
-            if not measured[item.sample].pop("finite"):
-                message = f"evaluation {item.last + 1}: the prediction is not finite"
-                outcomes.append(Outcome(error=NonFinite(message)))
+            passage, found = passages.get(item.sample), measured[item.sample]
+            error, action = (passage.error, passage.action) if passage else (None, None)
+            if not found.pop("finite") and error is None:
+                error = NonFinite(f"evaluation {item.last + 1}: the prediction is not finite")
+            if error is not None:
+                outcomes.append(Outcome(error=error))
                 continue
+            found |= passage.measured if passage else {}
             shown = previews.get(item.sample, Outcome())
-            outcomes.append(replace(shown, measured=measured[item.sample]))
+            outcomes.append(replace(shown, measured=found, action=action))
         return outcomes, rows
 
+    def _forward(self, items: Sequence[DenoiseItem]) -> tuple[Mapping[str, Passage], int]:
+        """One evaluation of the model for items that compute, by sample, and the rows that went
+        through all of it.
+        """
+        pack = self._pack(items)
+        inputs = self._inputs(items, pack)
+        passages = passages_of(items)
+        if any(map(has_gate, items)):
+            rows = self.gates.forward(passages, inputs, pack, self._pack)
+        else:
+            rows = pack.image.num_rows
+            predictions = pack.split(forward(self.pipeline.denoiser, inputs, pack, self.run))
+            for passage in passages:
+                passage.predictions = predictions[passage.places.start : passage.places.stop]
+        return {passage.item.sample: passage for passage in passages}, rows
+
     def _forecast(self, item: DenoiseItem) -> Tensor | None:
-        """Take the evaluations that the model skips; the last data prediction, if there was one."""
+        """Take the evaluations that the model skips; the last data prediction, if it is wanted."""
         slot, schedule, clean_LC = self._slots[item.sample], self._schedule(item.path), None
-        for evaluation, action in enumerate(item.actions, item.evaluation):
-            if action.compute:
-                break
+        actions = item.actions[:-1] if item.computes else item.actions
+        if not actions:
+            return None
+        if schedule.clip is None:
+            start = slot.latent_LC, slot.memory, slot.anchors, slot.grid
+            show = item.preview and not item.computes
+            landing = self._gaps.cross(schedule, item.evaluation, actions, *start, show=show)
+            slot.latent_LC, slot.memory = landing.latent, landing.memory
+            return landing.clean
+        for evaluation, action in enumerate(actions, item.evaluation):
             clean_LC = self._estimate(slot, schedule.place(evaluation), action)
             prediction_LC = prediction_from_clean(schedule, evaluation, slot.latent_LC, clean_LC)
             slot.advance(schedule, evaluation, prediction_LC)
@@ -196,7 +238,7 @@ class InlineExecutor:
         if not action.calibrated:
             return slot.anchors.forecast(place, action.order)
         assert self._kriging is not None
-        return self._kriging.estimate(slot.anchors, place, slot.grid)
+        return self._kriging.estimate(slot.anchors.newest(action.order + 1), place, slot.grid)
 
     def _advance(
         self, item: DenoiseItem, predictions: Sequence[Tensor], told: Measurements
@@ -282,6 +324,7 @@ class InlineExecutor:
     def _decode(self, item: DecodeItem) -> Outcome:
         pixels_CHW = self.pipeline.decode(self.latent(item.sample))
         del self._slots[item.sample]
+        self.gates.free(item.sample)
         if not bool(pixels_CHW.isfinite().all()):
             return Outcome(error=NonFinite("the decoded picture is not finite"))
         levels_HWC = ((pixels_CHW.float() / 2 + 0.5).clamp(0, 1) * 255).round().permute(1, 2, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from types import MappingProxyType
 
 from musiva.core.errors import ExecutionFailed, InvalidInput
 from musiva.core.types import (
+    GATES,
     Action,
     DecodeItem,
     DenoiseItem,
@@ -37,7 +39,7 @@ class Stage(Enum):
 class SampleState:
     """One picture of a request on its way. rows: packed rows of all its branches, padding
     included. memory: what its policy remembers. next: what its policy wants done, up to the next
-    evaluation that computes. actions: its journal, one per evaluation done.
+    evaluation that computes. actions: its journal, one per evaluation, as it was done.
     """
 
     id: str
@@ -63,7 +65,8 @@ class SampleState:
 
     @property
     def num_computed(self) -> int:
-        return sum(action.compute for action in self.actions)
+        """Evaluations that were computed in full."""
+        return sum(action.full for action in self.actions)
 
     @property
     def next_rows(self) -> int:
@@ -116,22 +119,23 @@ def admit(state: EngineState, samples: list[SampleState]) -> None:
 
 def decide(
     sample: SampleState,
-    done: DenoiseItem | None = None,
     measured: Mapping[str, float] = MappingProxyType({}),
 ) -> ExecutionFailed | None:
-    """Let the policy of a sample observe what was done and choose its next actions. A policy is
-    anybody's code: what it raises, or wants and cannot have, ends the request.
+    """Let the policy of a sample observe the last of what was done, of which `measured` tells, and
+    choose its next actions. A policy is anybody's code: what it raises, or wants and cannot have,
+    ends the request.
     """
     policy, trip = sample.policy, sample.trip
     actions: list[Action] = []
     try:
-        if done is None:
+        if not sample.actions:
             sample.memory = policy.begin(trip)
-        elif done.computes:
-            sample.memory = policy.observe(trip, sample.memory, done.last, measured)
+        elif (done := sample.actions[-1]).compute:
+            last = sample.evaluation - 1
+            sample.memory = policy.observe(trip, sample.memory, last, done, measured)
         for evaluation in range(sample.evaluation, trip.num_evaluations):
             action = policy.act(trip, sample.memory, evaluation)
-            _check_action(action, evaluation, policy.keep, trip)
+            _check_action(action, evaluation, policy, trip)
             actions.append(action)
             if action.compute:
                 break
@@ -143,23 +147,45 @@ def decide(
     return None
 
 
-def _check_action(action: object, evaluation: int, keep: int, trip: Trip) -> None:
+def _check_action(action: object, evaluation: int, policy: Policy, trip: Trip) -> None:
     """Raises InvalidInput for what no executor could do."""
     if not isinstance(action, Action):
         raise InvalidInput("action", action, "an Action")
     if action.borrow and not (action.compute and trip.guided):
         raise InvalidInput("borrow", True, "False where nothing is computed, or without guidance")
-    if action.compute and not action.borrow:
+    if action.gate is not None or action.held is not None:
+        _check_gate(action, policy)
+    if action.full and not action.borrow:
         return
     if evaluation == 0:
         allowed = "to compute all at evaluation 0: nothing is known before it"
         raise InvalidInput("action", action, allowed)
-    if not 0 <= action.order < keep:
-        raise InvalidInput("order", action.order, f"below {keep}, the number of values it keeps")
+    if action.compute and not action.borrow:
+        return
+    if not 0 <= action.order < policy.keep:
+        allowed = f"below {policy.keep}, the number of values it keeps"
+        raise InvalidInput("order", action.order, allowed)
     if action.calibrated and not trip.calibrated:
         raise InvalidInput("calibrated", True, "False: the model has no calibration")
     if action.calibrated and action.order > 1:
         raise InvalidInput("order", action.order, "0 or 1 where it is calibrated")
+
+
+def _check_gate(action: Action, policy: Policy) -> None:
+    """Raises InvalidInput for a gate that cannot decide, and for what is not kept."""
+    gate = action.gate
+    if not action.compute or (gate is not None and action.held is not None):
+        allowed = "a gate or something held, not both, where the model runs"
+        raise InvalidInput("action", action, allowed)
+    probes = [probe for probe in GATES if probe in policy.probes]
+    if gate is not None and gate.probe not in probes:
+        allowed = f"one of the policy's probes that is out of {', '.join(GATES)}"
+        raise InvalidInput("gate", gate.probe, allowed)
+    if gate is not None and math.isnan(gate.threshold):
+        raise InvalidInput("threshold", gate.threshold, "a number")
+    if action.held is not None and action.held not in [GATES[probe] for probe in probes]:
+        allowed = f"what the policy's probes keep: {', '.join(GATES[p] for p in probes) or 'none'}"
+        raise InvalidInput("held", action.held, allowed)
 
 
 def cancel(state: EngineState, request: str) -> bool:
@@ -210,11 +236,12 @@ def _advance(
         for prompt in sample.prompts:
             state.texts.move_to_end(prompt)
         sample.fresh = False
-        sample.actions.extend(item.actions)
+        done = item.actions if outcome.action is None else (*item.actions[:-1], outcome.action)
+        sample.actions.extend(done)
         if sample.evaluation == total:
             sample.stage = Stage.DECODING
             sample.next = ()
-        elif error := decide(sample, item, outcome.measured):
+        elif error := decide(sample, outcome.measured):
             cancel(state, request)
             yield Event(request, "failed", error=error)
             return
@@ -227,6 +254,23 @@ def _advance(
         raise ExecutionFailed(f"sample {sample.id}: decoding brought no picture")
     del state.samples[sample.id]
     at, computed = (sample.index, total, total), sample.num_computed
-    yield Event(request, "picture", *at, outcome.picture, computed=computed)
+    warning = _without_effect(sample)
+    yield Event(request, "picture", *at, outcome.picture, computed=computed, warning=warning)
     if not state.of(request):
         yield Event(request, "done")
+
+
+def _without_effect(sample: SampleState) -> str | None:
+    """A policy that could have skipped something, and never did: users and logs are told."""
+    policy, done = sample.policy, sample.actions
+    if not (policy.keep or policy.probes) or len(done) < 2:
+        return None
+    if any(not action.full or action.borrow for action in done):
+        return None
+    request = sample.request
+    log.warning("policy %r found nothing to skip in %s", request.policy, sample.id)
+    # Below 100 the quality is what was asked for, and has chosen the policy.
+    asked = (
+        f"policy: {request.policy!r}" if request.quality == 100 else f"quality: {request.quality}"
+    )
+    return f"{asked} had no effect; it found nothing to skip"

@@ -1,10 +1,12 @@
 """Policies: which evaluations of a sample are computed, and what stands in for the others.
 
-| policy     | decides |
-|------------|---------|
-| `never`    | nothing is reused: the dense run |
-| `interval` | every so many evaluations are computed, with a forecast between |
-| `adaptive` | as many as it takes to keep calibrated forecasts within a tolerance |
+| policy        | decides |
+|---------------|---------|
+| `never`       | nothing is reused: the dense run |
+| `interval`    | every so many evaluations are computed, with a forecast between |
+| `adaptive`    | as many as it takes to keep calibrated forecasts within a tolerance |
+| `first_block` | those whose first block has changed; else the other blocks are held |
+| `tea_cache`   | those until which the first block's input has changed; else all blocks are held |
 
 A policy of your own is a class like those, in a file of yours: `FILE.py:CLASS`.
 """
@@ -22,11 +24,13 @@ from musiva.policy.catalog import (
     load_policy_class,
     with_own,
 )
-from musiva.policy.forecast import Anchors
+from musiva.policy.first_block import FirstBlock
+from musiva.policy.forecast import Anchors, polynomial_weights
 from musiva.policy.interval import Interval
 from musiva.policy.kriging import Kriging, shape_of_correction, shape_of_surprise
 from musiva.policy.never import Never
 from musiva.policy.quality import floor_db
+from musiva.policy.tea_cache import TeaCache
 
 __all__ = [
     "EDGES",
@@ -38,17 +42,20 @@ __all__ = [
     "Bands",
     "Calibration",
     "Conditions",
+    "FirstBlock",
     "Interval",
     "Kriging",
     "Measured",
     "Never",
     "Policy",
     "PolicyClass",
+    "TeaCache",
     "Trip",
     "bands_of",
     "build_policy",
     "floor_db",
     "load_policy_class",
+    "polynomial_weights",
     "shape_of_correction",
     "shape_of_surprise",
     "with_own",

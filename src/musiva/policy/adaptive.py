@@ -59,7 +59,12 @@ class Adaptive:
         return Progress(computed=0, following=0)
 
     def observe(
-        self, trip: Trip, memory: Progress, evaluation: int, measured: Mapping[str, float]
+        self,
+        trip: Trip,
+        memory: Progress,
+        evaluation: int,
+        action: Action,
+        measured: Mapping[str, float],
     ) -> Progress:
         computed, surprise = memory.computed + 1, memory.surprise
         if measured.get("surprise", 0.0) > 0.0:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from musiva.core.types import Action
+from musiva.core.types import GATES, Action
 from musiva.policy.calibration import Calibration
 from musiva.samplers import Schedule, clean_weights
 
@@ -19,11 +19,15 @@ __all__ = ["PROBES", "Policy", "Trip"]
 
 M = TypeVar("M")
 
-# What an executor can measure where it computes. "forecast_error": root mean square of the data
+# What an executor can measure where the model runs. "forecast_error": root mean square of the data
 # prediction less what a forecast of the action's order would have said; not before a second value
 # is there. "change": the same less the value computed last. "scale": of the data prediction itself.
-# "surprise": the error of a calibrated forecast over what it usually is.
-PROBES = ("forecast_error", "change", "scale", "surprise")
+# "surprise": the error of a calibrated forecast over what it usually is. The others are what gates
+# measure, both branches of a sample taken together, not before the second evaluation, and what they
+# hold is kept of a sample whose policy names them: "first_block": relative L1 change of what the
+# first segment adds, against the last evaluation that was computed in full. "modulated_input": of
+# the first block's modulated input, against the evaluation before.
+PROBES = ("forecast_error", "change", "scale", "surprise", *GATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Policy(Protocol[M]):
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """Names out of `PROBES` to be measured wherever the model computes (probe)."""
+        """Names out of `PROBES` to be measured wherever the model runs (probe)."""
         ...
 
     @property
@@ -78,13 +82,22 @@ class Policy(Protocol[M]):
         """The memory of a sample that starts (prior)."""
         ...
 
-    def observe(self, trip: Trip, memory: M, evaluation: int, measured: Mapping[str, float]) -> M:
-        """The memory after the model computed at `evaluation` (accumulator)."""
+    def observe(
+        self,
+        trip: Trip,
+        memory: M,
+        evaluation: int,
+        action: Action,
+        measured: Mapping[str, float],
+    ) -> M:
+        """The memory after the model ran, in full or in part, at `evaluation` (accumulator).
+        action: what was done; it has no gate, but what its gate decided.
+        """
         ...
 
     def act(self, trip: Trip, memory: M, evaluation: int) -> Action:
         """What is done at an evaluation (controller), and what stands in for what is not computed
-        (estimator: `Action.order`). Evaluation 0 has to compute all: there is nothing to forecast
-        from.
+        (estimator: `Action.order`, or what a gate holds). Evaluation 0 has to compute all: there
+        is nothing to forecast from.
         """
         ...

@@ -13,14 +13,22 @@ from types import MappingProxyType
 from musiva.core.errors import InvalidInput
 from musiva.policy.adaptive import Adaptive
 from musiva.policy.base import PROBES, Policy
+from musiva.policy.first_block import FirstBlock
 from musiva.policy.interval import Interval
 from musiva.policy.never import Never
+from musiva.policy.tea_cache import TeaCache
 
 __all__ = ["POLICIES", "PolicyClass", "build_policy", "load_policy_class", "with_own"]
 
 PolicyClass = Callable[..., Policy]
 POLICIES: Mapping[str, PolicyClass] = MappingProxyType(
-    {"never": Never, "interval": Interval, "adaptive": Adaptive}
+    {
+        "never": Never,
+        "interval": Interval,
+        "adaptive": Adaptive,
+        "first_block": FirstBlock,
+        "tea_cache": TeaCache,
+    }
 )
 
 

@@ -6,14 +6,16 @@ operation each, so that a sample's bytes never depend on what is computed beside
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from musiva.policy.bands import Bands
 
-__all__ = ["Anchors"]
+__all__ = ["Anchors", "polynomial_weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +42,35 @@ class Anchors:
             latent_LC,
         )
 
+    def newest(self, count: int) -> Anchors:
+        """Only the newest `count` values."""
+        return Anchors(self.values[:count], self.places[:count], self.latent)
+
     def spectra(self, bands: Bands) -> list[Tensor]:
-        """Of the latent, and of the newest two data predictions; worked out once."""
+        """Of the latent, and of the data predictions, newest first; worked out once."""
         if not self._spectra:
             assert self.latent is not None
-            fields = (self.latent, *self.values[:2])
+            fields = (self.latent, *self.values)
             self._spectra.extend(bands.analyse(x_LC) for x_LC in fields)
         return self._spectra
 
     def forecast(self, place: float, order: int) -> Tensor:
-        """[L, C] at a place: Newton's polynomial through the newest `order` + 1 values, or through
-        as many as there are (divided differences, so gaps need not be even). Needs one value.
+        """[L, C] at a place, by the newest `order` + 1 values, or as many as there are. Needs
+        one.
         """
-        places = self.places[: order + 1]
-        table = list(self.values[: order + 1])
-        value_LC, factor = table[0], 1.0
-        for level in range(1, len(places)):
-            table = [
-                (newer - older) * (1 / (places[i] - places[i + level]))
-                for i, (newer, older) in enumerate(pairwise(table))
-            ]
-            factor *= place - places[level - 1]
-            value_LC = value_LC + table[0] * factor
+        weights = polynomial_weights(self.places[: order + 1], place).tolist()
+        value_LC = weights[0] * self.values[0]
+        for weight, older_LC in zip(weights[1:], self.values[1:], strict=False):
+            value_LC = value_LC + weight * older_LC
         return value_LC
+
+
+def polynomial_weights(computed: Sequence[float], place: float) -> Tensor:
+    """[n] float64: how much of the value at each of n places is in the polynomial through all of
+    them, at another place (Lagrange, so gaps need not be even). One value is held.
+    """
+    weights = []
+    for i, at in enumerate(computed):
+        others = (other for j, other in enumerate(computed) if j != i)
+        weights.append(math.prod((place - other) / (at - other) for other in others))
+    return torch.tensor(weights, dtype=torch.float64)

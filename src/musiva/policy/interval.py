@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from musiva.core.errors import InvalidInput
 from musiva.core.types import Action
 from musiva.policy.base import Trip
+from musiva.policy.fields import check_whole
 
 __all__ = ["Interval"]
 
@@ -29,11 +29,9 @@ class Interval:
     probes = ()
 
     def __post_init__(self) -> None:
-        limits = {"interval": 1000, "warmup": 1000, "guidance": 1000, "order": 2}
-        for name, high in limits.items():
-            value, low = getattr(self, name), 0 if name == "order" else 1
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise InvalidInput(name, value, f"a whole number from {low} to {high}")
+        for name in ("interval", "warmup", "guidance"):
+            check_whole(name, getattr(self, name), 1, 1000)
+        check_whole("order", self.order, 0, 2)
 
     @property
     def keep(self) -> int:
@@ -43,7 +41,12 @@ class Interval:
         return 0
 
     def observe(
-        self, trip: Trip, memory: int, evaluation: int, measured: Mapping[str, float]
+        self,
+        trip: Trip,
+        memory: int,
+        evaluation: int,
+        action: Action,
+        measured: Mapping[str, float],
     ) -> int:
         return memory + 1
 

@@ -52,27 +52,26 @@ class Kriging:
         self.patch = patch
         self._moments_BNN = calibration.moments.double()
         self._correction_BRF = calibration.correction.double()
-        self._weights: dict[tuple[float, ...], Tensor] = {}
+        self._weights: dict[tuple[float | None, ...], Tensor] = {}
 
     def bands(self, grid: Grid, device: torch.device) -> Bands:
         return bands_of(grid, self.patch, self.calibration.edges, device)
 
     def estimate(self, anchors: Anchors, place: float, grid: Grid) -> Tensor:
         """[L, C]: the data prediction at a place, from the newest one or two anchors."""
-        newest = anchors.values[0]
-        bands = self.bands(grid, newest.device)
-        weights_BR = self.weights(anchors.places[:2], place).to(newest.device)
-        return bands.synthesise(bands.combine(anchors.spectra(bands), weights_BR))
+        bands = self.bands(grid, anchors.values[0].device)
+        weights_BR = self.weights(anchors.places[:2], (place,))[0].to(anchors.values[0])
+        return bands.synthesise(bands.combine(anchors.spectra(bands)[:3], weights_BR))
 
-    def weights(self, computed: Sequence[float], place: float) -> Tensor:
-        """[B, 1 + n] float32 for the latent at the newest place, and the data predictions at the
-        `n` (1 or 2) places that were computed, newest first.
+    def weights(self, computed: Sequence[float], places: Sequence[float]) -> Tensor:
+        """[P, B, 1 + n] float64, for each of P places those of the latent at the newest of the
+        `n` (1 or 2) places that were computed, and of the data predictions there, newest first.
         """
-        key = (*computed, place)
+        key = (*computed, None, *places)
         if key not in self._weights:
             if len(self._weights) >= REMEMBERED:
                 self._weights.clear()
-            self._weights[key] = self._solve(computed, place).float()
+            self._weights[key] = self._solve(computed, places)
         return self._weights[key]
 
     def usual_error(self, computed: Sequence[float], place: float) -> float:
@@ -83,22 +82,23 @@ class Kriging:
             0.5 * sum(c * f for c, f in zip(self.calibration.surprise, shape, strict=True))
         )
 
-    def _solve(self, computed: Sequence[float], place: float) -> Tensor:
+    def _solve(self, computed: Sequence[float], places: Sequence[float]) -> Tensor:
         rows = [self._row(computed[0], latent=True)]
         rows += [self._row(p, latent=False) for p in computed]
-        rows.append(self._row(place, latent=False))
-        at_RN = torch.stack(rows)
-        moments_BRR = at_RN @ self._moments_BNN @ at_RN.T
-        known_BRR, wanted_BR = moments_BRR[:, :-1, :-1], moments_BRR[:, :-1, -1]
+        known, known_RN = len(rows), torch.stack(rows)
+        wanted_PN = torch.stack([self._row(p, latent=False) for p in places])
+        moments_BRN = known_RN @ self._moments_BNN
+        known_BRR = moments_BRN @ known_RN.T
         ridge_BRR = torch.diag_embed(RIDGE * known_BRR.diagonal(dim1=1, dim2=2))
-        weights_BR = torch.linalg.solve(known_BRR + ridge_BRR, wanted_BR)
-        extra_BR = self._correction_BRF @ shape_of_correction(computed[0], place)
-        weights_BR[:, :2] += extra_BR[:, :2]
-        if len(computed) > 1:
-            slope_B = extra_BR[:, 2] / (computed[1] - computed[0])
-            weights_BR[:, 1] += slope_B
-            weights_BR[:, 2] -= slope_B
-        return weights_BR
+        weights_BRP = torch.linalg.solve(known_BRR + ridge_BRR, moments_BRN @ wanted_PN.T)
+        shapes_FP = torch.stack([shape_of_correction(computed[0], p) for p in places], 1)
+        extra_BRP = self._correction_BRF @ shapes_FP
+        weights_BRP[:, :2] += extra_BRP[:, :2]
+        if known > 2:
+            slope_BP = extra_BRP[:, 2] / (computed[1] - computed[0])
+            weights_BRP[:, 1] += slope_BP
+            weights_BRP[:, 2] -= slope_BP
+        return weights_BRP.permute(2, 0, 1)
 
     def _row(self, place: float, *, latent: bool) -> Tensor:
         """[2P]: what picks a latent, or a data prediction, out of the moments; between measured

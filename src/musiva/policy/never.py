@@ -20,7 +20,12 @@ class Never:
         return None
 
     def observe(
-        self, trip: Trip, memory: None, evaluation: int, measured: Mapping[str, float]
+        self,
+        trip: Trip,
+        memory: None,
+        evaluation: int,
+        action: Action,
+        measured: Mapping[str, float],
     ) -> None:
         return None
 

@@ -41,7 +41,7 @@ from musiva.samplers.solvers import (
     predicted_noise,
     prediction_from_clean,
 )
-from musiva.samplers.weights import clean_weights
+from musiva.samplers.weights import clean_weights, leap
 
 __all__ = [
     "SAMPLERS",
@@ -59,6 +59,7 @@ __all__ = [
     "flow_match_grid",
     "guide",
     "initial_scale",
+    "leap",
     "predicted_clean",
     "predicted_noise",
     "prediction_from_clean",

@@ -56,6 +56,7 @@ def create_app(engine: Engine, *, metrics: Metrics, config: AppConfig | None = N
     add_error_handlers(app)
     _add_middleware(app, metrics, config)
     metrics.watch_waiting(lambda: engine.num_waiting)
+    metrics.watch_store(lambda: engine.store_figures)
     model = describe_model(engine, created=int(time.time()))
     _add_images(app, api)
     _add_models(app, model)

@@ -118,15 +118,17 @@ class Generation:
     async def answer(self) -> Response:
         """All pictures at once; each is encoded while the next ones are still made."""
         encoded: dict[int, asyncio.Future[InlinePicture | LinkedPicture]] = {}
+        warnings = dict.fromkeys(self._warnings)
         with self.api.job(self.request, self.http.receive, ("picture",)) as job:
             async for event in job:
                 encoded[event.index] = self.api.in_pool(self._picture, event)
+                warnings |= dict.fromkeys(self._told_by(event))
             pictures = (encoded[index] for index in range(self.request.num_images))
             data = await asyncio.gather(*pictures)
-        content = await self.api.in_pool(self._whole, data)
+        content = await self.api.in_pool(self._whole, data, list(warnings))
         return Response(content, media_type="application/json")
 
-    def _whole(self, data: list[InlinePicture | LinkedPicture]) -> str:
+    def _whole(self, data: list[InlinePicture | LinkedPicture], warnings: list[str]) -> str:
         answer = ImagesAnswer(
             created=int(time.time()),
             data=data,
@@ -140,7 +142,7 @@ class Generation:
             policy=self.request.policy,
             guidance_scale=self.request.guidance,
             timing=self._timing(),
-            warnings=self._warnings,
+            warnings=warnings,
         )
         return answer.model_dump_json()
 
@@ -206,6 +208,13 @@ class Generation:
             warnings.append(told)
         return warnings
 
+    def _told_by(self, event: Event) -> list[str]:
+        """What a picture warns of; counted, so to be asked once of each."""
+        if event.warning is None:
+            return []
+        self.api.metrics.without_effect()
+        return [event.warning]
+
     def _usage(self, num_images: int) -> Usage:
         pipeline, request = self.api.engine.pipeline, self.request
         negative = request.negative_prompt if request.guided else ""
@@ -267,7 +276,7 @@ class Generation:
             num_evaluations=self.api.engine.num_evaluations(self.request),
             policy=self.request.policy,
             timing=self._timing(),
-            warnings=self._warnings,
+            warnings=[*self._warnings, *self._told_by(event)],
         )
 
 

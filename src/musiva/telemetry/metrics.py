@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -13,6 +14,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from musiva.core.types import DenoiseItem, Kind, StepPlan, StepResult
 
@@ -20,6 +23,56 @@ __all__ = ["Metrics"]
 
 STEP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 PACK_ROWS = tuple(float(16 << k) for k in range(13))
+
+
+# Of a store, by the name of the metric: the name of the figure, and what it says.
+STORE_GAUGES = {
+    "musiva_store_budget_bytes": ("budget_bytes", "Bytes that the store may have"),
+    "musiva_store_used_bytes": ("used_bytes", "Bytes of the pages in use"),
+    "musiva_store_owners": ("owners", "Sample branches that have pages"),
+}
+STORE_COUNTERS = {
+    "musiva_store_hits": ("hits", "Times that a sample branch found what it had kept"),
+    "musiva_store_misses": ("misses", "Times that a sample branch found nothing to hold"),
+    "musiva_store_evictions": ("evictions", "Sample branches whose pages went to others"),
+    "musiva_store_refused": ("refused", "Times that there was no room for a sample branch"),
+    "musiva_store_written_bytes": ("written_bytes", "Bytes written into pages"),
+}
+
+
+class StoreFigures(Protocol):
+    """Those of `musiva.store.Figures` that are told."""
+
+    @property
+    def budget_bytes(self) -> int: ...
+    @property
+    def used_bytes(self) -> int: ...
+    @property
+    def owners(self) -> int: ...
+    @property
+    def hits(self) -> int: ...
+    @property
+    def misses(self) -> int: ...
+    @property
+    def evictions(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def written_bytes(self) -> int: ...
+
+
+class StoreCollector(Collector):
+    """Asks for a store's figures at every scrape."""
+
+    def __init__(self, figures: Callable[[], StoreFigures]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._figures()
+        for name, (field, text) in STORE_GAUGES.items():
+            yield GaugeMetricFamily(name, text, getattr(figures, field))
+        for name, (field, text) in STORE_COUNTERS.items():
+            yield CounterMetricFamily(name, text, getattr(figures, field))
 
 
 class Metrics:
@@ -49,7 +102,7 @@ class Metrics:
         )
         self._pack_samples = Histogram(
             "musiva_denoise_pack_samples",
-            "Pictures that advanced in one denoise pack",
+            "Pictures that a denoise pack computed in full",
             buckets=tuple(float(1 << k) for k in range(10)),
             registry=self.registry,
         )
@@ -64,6 +117,9 @@ class Metrics:
         self._cancelled = self._counter(
             "musiva_requests_cancelled", "Requests stopped because their client went away"
         )
+        self._without_effect = self._counter(
+            "musiva_policies_without_effect", "Pictures whose policy found nothing to skip"
+        )
         self._in_flight = Gauge(
             "musiva_http_requests_in_flight", "HTTP requests being answered", registry=self.registry
         )
@@ -72,6 +128,10 @@ class Metrics:
         """Report `count()` at every scrape as the requests not ended. Once per instance."""
         gauge = Gauge("musiva_requests_waiting", "Requests not ended", registry=self.registry)
         gauge.set_function(count)
+
+    def watch_store(self, figures: Callable[[], StoreFigures]) -> None:
+        """Report `figures()`, which any thread may call, at every scrape. Once per instance."""
+        self.registry.register(StoreCollector(figures))
 
     def observe(self, plan: StepPlan, result: StepResult) -> None:
         """Enter one step; fits the engine's `observe`."""
@@ -86,13 +146,22 @@ class Metrics:
         if plan.kind is not Kind.DENOISE:
             return
         items = [item for item in plan.items if isinstance(item, DenoiseItem)]
-        actions = [action for item in items for action in item.actions]
-        computed = sum(action.compute for action in actions)
+        # The last action of an item is the only one that may compute, and that a gate may change.
+        last = [
+            outcome.action or item.actions[-1]
+            for item, outcome in zip(items, result.outcomes, strict=True)
+        ]
+        ran, computed = sum(a.compute for a in last), sum(a.full for a in last)
         self._evaluations.labels("computed").inc(computed)
-        self._evaluations.labels("forecast").inc(len(actions) - computed)
+        self._evaluations.labels("held").inc(ran - computed)
+        self._evaluations.labels("forecast").inc(sum(len(item.actions) for item in items) - ran)
         if result.rows:
             self._pack_rows.observe(result.rows)
-            self._pack_samples.observe(sum(item.computes for item in items))
+            self._pack_samples.observe(computed)
+
+    def without_effect(self) -> None:
+        """A picture whose policy skipped nothing."""
+        self._without_effect.inc()
 
     def http_started(self) -> None:
         self._in_flight.inc()

@@ -10,11 +10,12 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
-from musiva.core.pack import Grid
 from musiva.perf.calibration.runs import Gap, Prompts
 from musiva.policy import (
     EDGES,
@@ -88,9 +89,12 @@ def correct(
         for _ in range(RUNS_PER_ROUND):
             count = min(PROMPTS_PER_RUN, len(runs.prompts))
             samples = rng.sample(range(len(runs.prompts)), count)
-            for gap in runs.forecast(samples, _some_evaluations(runs, rng), kriging):
-                fit.add(gap, dense[gap.sample][gap.stop] - gap.landed)
-                surprises.add(gap, calibration)
+            gaps = runs.forecast(samples, _some_evaluations(runs, rng), kriging)
+            for _, alike in groupby(gaps, key=attrgetter("start")):
+                same = list(alike)
+                fit.add(same, [dense[gap.sample][gap.stop] - gap.landed for gap in same])
+                for gap in same:
+                    surprises.add(gap, calibration)
         calibration = replace(
             calibration,
             correction=fit.solve(calibration.correction),
@@ -111,7 +115,8 @@ def _some_evaluations(runs: Prompts, rng: random.Random) -> list[int]:
 
 class _Fit:
     """Least squares of what the forecasts of a gap left between the latent that it landed at and
-    the dense run's, per band; a gap counts by the inverse of how far off it was.
+    the dense run's, per band. A gap counts by the inverse of how far off all its samples were; by
+    each one's own, a sample that is right by chance would outweigh the others.
     """
 
     def __init__(self, runs: Prompts, kriging: Kriging, num_bands: int) -> None:
@@ -119,25 +124,30 @@ class _Fit:
         self._normal_BNN = torch.zeros(num_bands, 9, 9, dtype=torch.float64)
         self._wanted_BN = torch.zeros(num_bands, 9, dtype=torch.float64)
 
-    def add(self, gap: Gap, missing_LC: Tensor) -> None:
-        shape_F = self._shape(gap)
+    def add(self, gaps: Sequence[Gap], missing: Sequence[Tensor]) -> None:
+        """The same gap of some samples, and [L, C] of each that is missing where it landed."""
+        shape_F = self._shape(gaps[0])
         if not bool(shape_F.any()):
             return
-        grid: Grid = self._runs.grid
-        bands = self._kriging.bands(grid, missing_LC.device)
-        latent, *values = gap.anchors.spectra(bands)
-        places = gap.anchors.places
-        slope = torch.zeros_like(latent)
-        if len(values) > 1:
-            slope = (values[0] - values[1]) * (1 / (places[1] - places[0]))
-        missing = bands.analyse(missing_LC)
-        products_BNN = bands.products([latent, values[0], slope, missing]).cpu()
+        products_BNN = torch.stack(
+            [self._products(gap, x_LC) for gap, x_LC in zip(gaps, missing, strict=True)]
+        ).sum(0)
         weight_B = 1 / (products_BNN[:, 3, 3] + 1e-9)
         outer_FF = shape_F[:, None] * shape_F[None]
         normal_BRRFF = products_BNN[:, :3, :3, None, None] * outer_FF
         wanted_BRF = products_BNN[:, :3, 3, None] * shape_F
         self._normal_BNN += weight_B[:, None, None] * normal_BRRFF.transpose(2, 3).reshape(-1, 9, 9)
         self._wanted_BN += weight_B[:, None] * wanted_BRF.reshape(-1, 9)
+
+    def _products(self, gap: Gap, missing_LC: Tensor) -> Tensor:
+        """[B, 4, 4]: of the R values that a gap was forecast from, and of what is missing."""
+        bands = self._kriging.bands(self._runs.grid, missing_LC.device)
+        latent, *values = gap.anchors.spectra(bands)
+        places = gap.anchors.places
+        slope = torch.zeros_like(latent)
+        if len(values) > 1:
+            slope = (values[0] - values[1]) * (1 / (places[1] - places[0]))
+        return bands.products([latent, values[0], slope, bands.analyse(missing_LC)]).cpu()
 
     def solve(self, before_BRF: Tensor) -> Tensor:
         """[B, R, F]: the correction, of which `before` was in force."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from musiva.core.pack import Grid, Pack, patchify
-from musiva.core.types import Path
+from musiva.core.types import Action, Path
+from musiva.engine.gap import Gaps
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.runner import PlainRun, forward
 from musiva.models import Inputs
@@ -23,6 +24,7 @@ from musiva.samplers import (
     build_schedule,
     guide,
     initial_scale,
+    leap,
     predicted_clean,
     prediction_from_clean,
     step,
@@ -32,6 +34,7 @@ __all__ = ["Gap", "Prompts"]
 
 # Samples of a pack.
 TOGETHER = 4
+HELD = Action(compute=False, order=1, calibrated=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class Prompts:
         """Runs that compute the evaluations `computed`, ascending from 0, and forecast the
         others.
         """
-        schedule, gaps = self.schedule, []
+        schedule, gaps, crossings = self.schedule, [], Gaps(kriging)
         latents = [self.noise(i) for i in samples]
         memories: list[Memory] = [() for _ in samples]
         known = [Anchors() for _ in samples]
@@ -128,10 +131,12 @@ class Prompts:
                     guess_LC = kriging.estimate(known[i], place, self.grid)
                     surprise = float((clean_LC - guess_LC).square().mean())
                 known[i] = known[i].add(clean_LC, place, 2, latents[i])
-                for at in range(start, stop):
-                    if at > start:
-                        clean_LC = kriging.estimate(known[i], schedule.place(at), self.grid)
-                    latents[i], memories[i] = self._step(at, latents[i], clean_LC, memories[i])
+                x_LC, memory = self._step(start, latents[i], clean_LC, memories[i])
+                if held := (HELD,) * (stop - start - 1):
+                    begin = x_LC, memory, known[i], self.grid
+                    landing = crossings.cross(schedule, start + 1, held, *begin, show=False)
+                    x_LC, memory = landing.latent, landing.memory
+                latents[i], memories[i] = x_LC, memory
                 gaps.append(Gap(samples[i], start, stop, before, known[i], latents[i], surprise))
         return gaps
 
@@ -139,14 +144,10 @@ class Prompts:
         """By how much the latent at `stop` grows with the data prediction at each evaluation of a
         gap; a solver is linear in it.
         """
-        count = stop - start
-        latent = torch.zeros(1, count, dtype=torch.float64)
-        memory: Memory = (torch.zeros(1, count, dtype=torch.float64),) if start else ()
-        for i, at in enumerate(range(start, stop)):
-            unit = torch.zeros(1, count, dtype=torch.float64)
-            unit[0, i] = 1.0
-            latent, memory = self._step(at, latent, unit, memory)
-        return latent[0].tolist()
+        units_PP = torch.eye(stop - start, dtype=torch.float64)
+        nothing = torch.zeros_like(units_PP[0])
+        memory: Memory = (nothing,) if start else ()
+        return leap(self.schedule, start, nothing, memory, units_PP)[0].tolist()
 
     def _step(
         self, at: int, latent: Tensor, clean: Tensor, memory: Memory

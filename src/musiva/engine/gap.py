@@ -1,0 +1,137 @@
+"""The evaluations between two that are computed, taken in one.
+
+Forecasts are sums of a few known fields, and a solver is linear in them; so are the latent and the
+solver's memory at the end of a gap, however many evaluations it has. Their coefficients are worked
+out on the host, once for all samples with the same gap, and the fields are touched once.
+
+L tokens of a sample, C channels of a token; B bands of frequency, one where no forecast is
+calibrated; N known fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+
+import torch
+from torch import Tensor
+
+from musiva.core.pack import Grid
+from musiva.core.types import Action
+from musiva.policy import Anchors, Kriging, polynomial_weights
+from musiva.samplers import Memory, Schedule, leap
+
+__all__ = ["Gaps", "Landing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """After a gap: the latent, the solver's memory, and the data prediction that the last of its
+    evaluations was taken with, if it was asked for.
+    """
+
+    latent: Tensor
+    memory: Memory
+    clean: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """[B, N] coefficients, over the latent at the start, the memory there, the latent that the
+    newest anchor was computed from, and the values of the anchors.
+    """
+
+    latent: Tensor
+    memory: tuple[Tensor, ...]
+    clean: Tensor
+
+
+class Gaps:
+    """Gaps of one model. Raises ValueError for a schedule that clips."""
+
+    def __init__(self, kriging: Kriging | None) -> None:
+        self._kriging = kriging
+        self._sums = lru_cache(maxsize=4096)(self._work_out)
+
+    def cross(
+        self,
+        schedule: Schedule,
+        evaluation: int,
+        actions: Sequence[Action],
+        latent_LC: Tensor,
+        memory: Memory,
+        anchors: Anchors,
+        grid: Grid,
+        *,
+        show: bool = True,
+    ) -> Landing:
+        """Take `actions`, of which none computes, from `evaluation` on. show: `clean` is wanted."""
+        sums = self._sums(schedule, evaluation, tuple(actions), anchors.places, len(memory))
+        if any(action.calibrated for action in actions):
+            assert self._kriging is not None
+            bands = self._kriging.bands(grid, latent_LC.device)
+            fields = [bands.analyse(x_LC) for x_LC in (latent_LC, *memory)]
+            fields += anchors.spectra(bands)
+
+            def total(weights_BN: Tensor) -> Tensor:
+                return bands.synthesise(bands.combine(fields, weights_BN.to(latent_LC)))
+        else:
+            assert anchors.latent is not None
+            fields = [latent_LC, *memory, anchors.latent, *anchors.values]
+
+            def total(weights_BN: Tensor) -> Tensor:
+                return _total(fields, weights_BN[0].tolist())
+
+        clean_LC = total(sums.clean) if show else None
+        return Landing(total(sums.latent), tuple(map(total, sums.memory)), clean_LC)
+
+    def _work_out(
+        self,
+        schedule: Schedule,
+        evaluation: int,
+        actions: tuple[Action, ...],
+        computed: tuple[float, ...],
+        num_memory: int,
+    ) -> Sums:
+        cleans_PBR = self._forecasts(schedule, evaluation, actions, computed)
+        own = 1 + num_memory
+        num_bands, num_fields = cleans_PBR.shape[1], own + cleans_PBR.shape[2]
+        start_NN = torch.eye(num_fields, dtype=torch.float64)
+        x, *memory = (row_N.expand(num_bands, -1) for row_N in start_NN[:own])
+        cleans = [torch.nn.functional.pad(c, (own, 0)) for c in cleans_PBR]
+        return Sums(*leap(schedule, evaluation, x, tuple(memory), cleans), cleans[-1])
+
+    def _forecasts(
+        self,
+        schedule: Schedule,
+        evaluation: int,
+        actions: tuple[Action, ...],
+        computed: tuple[float, ...],
+    ) -> Tensor:
+        """[P, B, 1 + n] float64: each evaluation's data prediction, over the latent of the newest
+        anchor and `n` values.
+        """
+        rows: list[Tensor] = []
+        for action, alike in groupby(enumerate(actions, evaluation), key=itemgetter(1)):
+            places = [schedule.place(at) for at, _ in alike]
+            values = computed[: action.order + 1]
+            if action.calibrated:
+                assert self._kriging is not None
+                weights_PBR = self._kriging.weights(values, places)
+            else:
+                weights_PR = torch.stack([polynomial_weights(values, place) for place in places])
+                weights_PBR = torch.nn.functional.pad(weights_PR, (1, 0))[:, None]
+            rows.extend(torch.nn.functional.pad(weights_PBR, (0, len(computed) - len(values))))
+        return torch.stack(torch.broadcast_tensors(*rows))
+
+
+def _total(fields: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """One operation each, so that a sample's bytes never depend on what is computed beside it."""
+    total = weights[0] * fields[0]
+    for weight, x_LC in zip(weights[1:], fields[1:], strict=True):
+        if weight:
+            total = total + weight * x_LC
+    return total

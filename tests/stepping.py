@@ -1,0 +1,86 @@
+"""A step loop to step by hand, for tests of what happens between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from musiva.core.types import Action, DenoiseItem, Event, Kind, StepPlan, StepResult
+from musiva.engine import Engine, InlineExecutor, Scheduler, StepLoop
+from musiva.engine.pipeline import Pipeline
+from musiva.policy import POLICIES, Policy
+
+__all__ = ["Bench", "Journal"]
+
+
+class Journal:
+    """What was done at every evaluation, by sample; and the results of steps of the model."""
+
+    def __init__(self) -> None:
+        self.actions: dict[str, list[Action]] = {}
+        self.measured: dict[str, list[Mapping[str, float]]] = {}
+        self.results: list[StepResult] = []
+
+    def __call__(self, plan: StepPlan, result: StepResult) -> None:
+        if plan.kind is not Kind.DENOISE:
+            return
+        self.results.append(result)
+        for item, outcome in zip(plan.items, result.outcomes, strict=True):
+            assert isinstance(item, DenoiseItem)
+            if outcome.error is None:
+                last = outcome.action or item.actions[-1]
+                self.actions.setdefault(item.sample, []).extend([*item.actions[:-1], last])
+                self.measured.setdefault(item.sample, []).append(outcome.measured)
+
+
+class Bench:
+    """A loop to step by hand, and an engine that only checks requests."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        max_rows: int = 4096,
+        store_bytes: int = 1 << 24,
+        **policies: type,
+    ) -> None:
+        self.front = Engine.__new__(Engine)
+        self.front.pipeline = pipeline
+        self.front.config = Engine.Config(policies={**POLICIES, **policies})
+        self.journal = Journal()
+        self.executor = InlineExecutor(pipeline, store_bytes=store_bytes)
+        scheduler = Scheduler.Config(max_rows=max_rows).build()
+        self.loop = StepLoop(self.executor, scheduler, self.journal)
+        self.pictures: dict[str, np.ndarray] = {}
+        self.events: list[Event] = []
+
+    def submit(self, name: str, by: Policy | None = None, **options: object) -> None:
+        options.setdefault("seed", 5)
+        request = self.front.request(**options, request_id=name)
+        self.loop.submit(
+            request,
+            policy=by or self.front.policy_of(request),
+            trip=self.front.trip_of(request),
+            rows=self.front.rows_of(request),
+        )
+
+    def step(self) -> bool:
+        """Whether there was anything to do; what is kept is checked after it."""
+        events = self.loop.step()
+        self.executor.check_integrity([*self.loop.state.samples, *self.loop.state.released])
+        for event in events or []:
+            self.events.append(event)
+            if event.kind == "picture":
+                self.pictures[f"{event.request}/{event.index}"] = event.picture
+        return events is not None
+
+    def run(self, steps: int | None = None) -> dict[str, np.ndarray]:
+        while steps is None or steps > 0:
+            if not self.step():
+                break
+            steps = None if steps is None else steps - 1
+        return self.pictures
+
+    def held(self, sample: str) -> list[str | None]:
+        return [action.held for action in self.journal.actions[sample]]
