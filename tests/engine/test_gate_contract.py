@@ -81,7 +81,7 @@ class Device:
             return inputs_of([self.samples[int(item.sample)] for item in items])[1]
 
         rows = self.gates.forward(passages, inputs, pack, pack_of)
-        self.gates.check_integrity([one.item.sample for one in passages])
+        self.gates.store.check_integrity()
         return passages, rows
 
     @torch.inference_mode()

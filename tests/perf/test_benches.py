@@ -166,7 +166,8 @@ def test_final_latents_come_late_leave_early_and_start_anywhere(pipeline: Pipeli
 
 def test_an_unknown_bench() -> None:
     with pytest.raises(
-        InvalidInput, match="allowed: fidelity, generate, parity, server, studio, suite"
+        InvalidInput,
+        match="allowed: fidelity, generate, pack, parity, region, reuse, server, store",
     ):
         run_bench("nothing", quick=True)
 

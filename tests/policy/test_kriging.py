@@ -122,7 +122,7 @@ def test_a_tolerance_is_the_cheapest_that_keeps_the_floor() -> None:
         for tolerance, low in ((0.05, 40.0 + rise), (0.1, 33.0 + rise), (0.2, 27.5 + rise))
     )
     one = Calibration(
-        PLACES, (), torch.zeros(1, 40, 40), torch.zeros(1, 3, 3), (0.0,) * 4, CONDITIONS, rows
+        PLACES, (), torch.zeros(1, 40, 40), torch.zeros(1, 3, 3), (0.0,) * 4, CONDITIONS, table=rows
     )
     assert one.tolerance(32.0, 50) == 0.1
     assert one.tolerance(28.0, 50) == 0.1

@@ -149,8 +149,8 @@ def _generate(commands: Commands) -> None:
         "--policy",
         metavar="NAME[:FIELD=VALUE,...]",
         help="what is computed, forecast and held: never, the dense run (the default), interval, "
-        "adaptive, first_block or tea_cache, such as interval:interval=3, or a class of your own, "
-        "FILE.py:CLASS[:FIELD=VALUE,...]",
+        "adaptive, first_block, tea_cache, ras or refine, such as interval:interval=3, or a class "
+        "of your own, FILE.py:CLASS[:FIELD=VALUE,...]",
     )
     p.add_argument(
         "--out",
@@ -281,7 +281,9 @@ def _bench(commands: Commands) -> None:
         description="Measure; correctness is checked first, and without it no speed is told.",
     )
     p.add_argument(
-        "name", metavar="NAME", help="fidelity, generate, parity, server, studio or suite"
+        "name",
+        metavar="NAME",
+        help="fidelity, generate, pack, parity, region, reuse, server, store, studio or suite",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     p.add_argument(

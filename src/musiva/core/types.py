@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TypeAlias
 
 __all__ = [
     "COMPUTE",
@@ -27,6 +28,7 @@ __all__ = [
     "Request",
     "StepPlan",
     "StepResult",
+    "TileValues",
 ]
 
 
@@ -116,27 +118,33 @@ class Gate:
 class Action:
     """What is done about one sample at one evaluation.
 
-    compute: the model runs, on all of its tokens; else its data prediction is forecast from those
-    that were computed, by a polynomial of `order` in the place on the path: 0 holds the last one.
+    compute: the model runs; else its data prediction is forecast from those that were computed, by
+    a polynomial of `order` in the place on the path: 0 holds the last one.
     calibrated: by the weights that the model's calibration gives to the last `order` + 1 instead.
     borrow: where the model runs, it runs on the conditional branch alone; the difference to the
-    unconditional one is forecast in the same way.
+    unconditional one is forecast in the same way. coarse: the unconditional branch runs on a grid
+    halved once, which only evaluation 0 may do, where the latent is noise alone.
     gate: decides whether the model runs in full. held: it runs in part, and of the segments that
     this names, "rest" or "all" as in `GATES`, the residual of the last full run is added instead;
     where that is gone, it runs in full. A journal has `held` or neither: what the gate decided.
+    tiles: where the model runs, which tiles of the sample it computes, in row-major order; the data
+    prediction of the others is forecast, as it would have been if nothing were computed. Where what
+    others attend to is gone, all are computed. None: all, and a journal has that for all too.
     """
 
     compute: bool = True
     order: int = 1
     borrow: bool = False
+    coarse: bool = False
     calibrated: bool = False
     gate: Gate | None = None
     held: str | None = None
+    tiles: tuple[bool, ...] | None = None
 
     @property
     def full(self) -> bool:
-        """Whether all segments of the model run, unless a gate decides against it."""
-        return self.compute and self.held is None
+        """Whether all segments of the model run, on all tiles, unless a gate decides against it."""
+        return self.compute and self.held is None and self.tiles is None
 
 
 COMPUTE = Action()
@@ -151,7 +159,8 @@ class DenoiseItem:
     the conditional one first. fresh: the sample has no latent yet; it starts from the noise of
     `seed`. preview: the outcome shows what the solver takes the picture for after the last action.
     probes: names of what is measured at an evaluation that computes. keep: how many data
-    predictions are kept to forecast from.
+    predictions are kept to forecast from. tile: (height, width) in tokens of the tiles that actions
+    choose among; None where they never do, and nothing is kept for it then.
     """
 
     sample: str
@@ -166,6 +175,7 @@ class DenoiseItem:
     preview: bool = False
     probes: tuple[str, ...] = ()
     keep: int = 0
+    tile: tuple[int, int] | None = None
 
     @property
     def computes(self) -> bool:
@@ -177,6 +187,10 @@ class DenoiseItem:
         if not self.computes:
             return ()
         return self.prompts[:1] if self.actions[-1].borrow else self.prompts
+
+    def coarse(self, branch: int) -> bool:
+        """Whether a branch runs on a grid halved once."""
+        return branch > 0 and self.actions[-1].coarse
 
     @property
     def last(self) -> int:
@@ -206,17 +220,22 @@ class StepPlan:
     drop_texts: tuple[str, ...] = ()
 
 
+# One for each tile, in row-major order.
+TileValues: TypeAlias = tuple[float | None, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one item. error: why it failed, or None; the others of the plan are not
     affected. picture: [H, W, 3] uint8 numpy array, of a decode item, and of a denoise item that
-    asked for a preview. measured: by name of the probe, those that could be measured. action: the
-    item's last one as it was done, where the executor had to decide; None: as planned.
+    asked for a preview. measured: by name of the probe, those that could be measured; of a probe of
+    tiles, a number for each, or None where a tile was not computed. action: the item's last one as
+    it was done, where the executor had to decide; None: as planned.
     """
 
     error: Exception | None = None
     picture: object | None = None
-    measured: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float | TileValues] = field(default_factory=dict)
     action: Action | None = None
 
 
@@ -237,9 +256,13 @@ class Event:
     """News of a request: "progress" (of picture `index`), "preview", "picture", and at the end
     "done" or "failed".
 
-    evaluation: evaluations done of num_evaluations; of them the model computed `computed` in full.
-    picture: [H, W, 3] uint8 numpy array, of a preview too. warning: what was asked for and had no
-    effect, of a picture.
+    evaluation: evaluations done of num_evaluations; of them the model computed `computed` in full,
+    and `cost` is how many full ones all that it computed is worth: of an evaluation, the share of
+    tokens that went through all of the model, over all branches of guidance. picture: [H, W, 3]
+    uint8 numpy array, of a preview too. warning: what was asked for and had no effect, of a
+    picture. actions: what was done at each evaluation, of a picture. tile_counts: evaluations that
+    computed each tile, row-major, of a picture whose policy has tiles, `tiles` (rows, columns) of
+    them.
     """
 
     request: str
@@ -250,4 +273,8 @@ class Event:
     picture: object | None = None
     error: Exception | None = None
     computed: int = 0
+    cost: float = 0.0
     warning: str | None = None
+    actions: tuple[Action, ...] = ()
+    tiles: tuple[int, int] | None = None
+    tile_counts: tuple[int, ...] = ()

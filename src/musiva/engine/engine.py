@@ -24,7 +24,7 @@ from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.stream import Stream
-from musiva.policy import POLICIES, Policy, PolicyClass, Trip, build_policy, floor_db
+from musiva.policy import POLICIES, Policy, PolicyClass, TilePolicy, Trip, build_policy, floor_db
 from musiva.samplers import Schedule, build_schedule
 from musiva.store import Figures
 
@@ -59,7 +59,8 @@ class Engine:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
         """max_waiting: most requests at a time, running ones included; one more raises
-        Overloaded. policies: those that requests may name. store_bytes: budget of what gates hold.
+        Overloaded. policies: those that requests may name. store_bytes: budget of what gates and
+        tiles keep.
         """
 
         scheduler: Scheduler.Config = field(default_factory=Scheduler.Config)
@@ -221,9 +222,13 @@ class Engine:
 
     def trip_of(self, request: Request) -> Trip:
         """The path of each picture of a request, for its policy."""
-        calibration = self.pipeline.calibration
+        calibration, policy = self.pipeline.calibration, self.policy_of(request)
         schedule = self._schedule(request.path)
-        return Trip.along(schedule, guided=request.guided, calibration=calibration)
+        trip = Trip.along(schedule, guided=request.guided, calibration=calibration)
+        if not isinstance(policy, TilePolicy):
+            return trip
+        width, height = (side // self.pipeline.unit for side in request.size)
+        return trip.tiled((1, height, width), policy.tile)
 
     def parameters(self, request: Request, index: int) -> dict[str, object]:
         """What gives picture `index` of a request again: a body for `POST /v1/images/generations`,
@@ -290,7 +295,7 @@ class Engine:
 
     @property
     def store_figures(self) -> Figures:
-        """Of what gates hold, after the last step."""
+        """Of what gates and tiles keep, after the last step."""
         return self._executor.store_figures
 
     def num_before(self, request_id: str) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from musiva.core.errors import ExecutionFailed, InvalidInput, MusivaError, NonFinite
-from musiva.core.pack import Grid, Pack, patchify, unpatchify
+from musiva.core.pack import Grid, Pack, coarser, patchify, unpatchify
 from musiva.core.types import (
     Action,
     DecodeItem,
@@ -29,12 +29,15 @@ from musiva.core.types import (
     StepPlan,
     StepResult,
 )
+from musiva.engine import gate, mosaic
+from musiva.engine.coarse import doubled, halved
 from musiva.engine.gap import Gaps
 from musiva.engine.gate import Gates, Passage, has_gate, passages_of
-from musiva.engine.measured import Measurements
+from musiva.engine.measured import Computed, Measurements
+from musiva.engine.paged import PagedRun
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.preview import LatentPreview
-from musiva.engine.runner import PlainRun, forward
+from musiva.engine.runner import forward
 from musiva.models import Inputs
 from musiva.policy import Anchors
 from musiva.samplers import (
@@ -59,7 +62,8 @@ STORE_BYTES = 256 << 20
 class Slot:
     """What the device keeps of one sample, in float32: its latent as tokens, the solver's history,
     and what forecasts start from: its last data predictions, and how far its unconditional branch
-    was away from its conditional one.
+    was away from its conditional one; where only some tiles of these were computed, the place at
+    which each token was last (`mosaic.join`).
     """
 
     latent_LC: Tensor
@@ -67,6 +71,8 @@ class Slot:
     memory: tuple[Tensor, ...] = ()
     anchors: Anchors = field(default_factory=Anchors)
     away: Anchors = field(default_factory=Anchors)
+    since_L1: Tensor | None = None
+    away_since_L1: Tensor | None = None
 
     def advance(self, schedule: Schedule, evaluation: int, prediction_LC: Tensor) -> None:
         """Take one evaluation of the solver."""
@@ -77,8 +83,8 @@ class Slot:
 
 class InlineExecutor:
     """Runs plans in this process on one device. Owns the slots that plans name by sample and
-    prompt, and the store of what gates hold, of `store_bytes`, which are taken when a gate first
-    keeps something.
+    prompt, and the store of what gates hold and of what tiles that are not computed are needed for,
+    of `store_bytes`, which are taken when something is first kept.
 
     execute() never raises for what one item did: its outcome carries the error and the others go
     on. store_figures: of the store after the last step; any thread may read it.
@@ -89,10 +95,11 @@ class InlineExecutor:
         if store_bytes < 1:
             raise InvalidInput("store_bytes", store_bytes, "a whole number of at least 1")
         self.pipeline = pipeline
-        self.run = PlainRun(pipeline.linears)
-        store = Store.Config(budget_bytes=store_bytes, device=pipeline.device).build()
-        self.gates = Gates(pipeline.denoiser, self.run, store)
-        self.store_figures: Figures = store.figures()
+        self.store = Store.Config(budget_bytes=store_bytes, device=pipeline.device).build()
+        # Where no sample of a pack has tiles it is a plain run.
+        self.run = PagedRun(self.store, pipeline.linears)
+        self.gates = Gates(pipeline.denoiser, self.run, self.store)
+        self.store_figures: Figures = self.store.figures()
         self._slots: dict[str, Slot] = {}
         self._texts: dict[str, Tensor] = {}
         self._packs: OrderedDict[object, Pack] = OrderedDict()
@@ -122,7 +129,7 @@ class InlineExecutor:
         start, rows = time.perf_counter(), 0
         for sample in plan.release:
             self._slots.pop(sample, None)
-            self.gates.free(sample)
+            self._free(sample)
         for prompt in plan.drop_texts:
             self._texts.pop(prompt, None)
         try:
@@ -145,7 +152,7 @@ class InlineExecutor:
                 else ExecutionFailed(f"{plan.kind} failed: {error}")
             )
             outcomes = [Outcome(error=reason) for _ in plan.items]
-        self.store_figures = self.gates.store.figures()
+        self.store_figures = self.store.figures()
         return StepResult(plan.number, tuple(outcomes), time.perf_counter() - start, rows)
 
     def check_integrity(self, live: Sequence[str]) -> None:
@@ -154,7 +161,15 @@ class InlineExecutor:
         """
         leaked = set(self._slots) - set(live)
         assert not leaked, f"slots of samples that ended: {sorted(leaked)}"
-        self.gates.check_integrity(live)
+        self.store.check_integrity()
+        allowed = {owner for sample in live for owner in _pages_of(sample)}
+        lost = [owner for owner in self.store.owners if owner not in allowed]
+        assert not lost, f"pages of samples that ended: {lost}"
+
+    def _free(self, sample: str) -> None:
+        """Let go of all pages of a sample."""
+        for owner in _pages_of(sample):
+            self.store.free(owner)
 
     def _encode(self, items: Sequence[EncodeItem]) -> list[Outcome]:
         encoded = self.pipeline.text.encode([item.prompt for item in items])
@@ -192,6 +207,8 @@ class InlineExecutor:
             if not found.pop("finite") and error is None:
                 error = NonFinite(f"evaluation {item.last + 1}: the prediction is not finite")
             if error is not None:
+                # What is not finite in them must not be read again.
+                self._free(item.sample)
                 outcomes.append(Outcome(error=error))
                 continue
             found |= passage.measured if passage else {}
@@ -203,16 +220,20 @@ class InlineExecutor:
         """One evaluation of the model for items that compute, by sample, and the rows that went
         through all of it.
         """
-        pack = self._pack(items)
-        inputs = self._inputs(items, pack)
+        items = [mosaic.settled(item, self.run) for item in items]
+        complete, pack = self._pack(items), self._taken(items)
+        inputs = self._inputs(items, complete)
+        if pack is not complete:
+            inputs = replace(inputs, latent_TC=inputs.latent_TC[pack.image.source_T])
         passages = passages_of(items)
-        if any(map(has_gate, items)):
-            rows = self.gates.forward(passages, inputs, pack, self._pack)
-        else:
-            rows = pack.image.num_rows
-            predictions = pack.split(forward(self.pipeline.denoiser, inputs, pack, self.run))
-            for passage in passages:
-                passage.predictions = predictions[passage.places.start : passage.places.stop]
+        with mosaic.keeping(self.run, pack, items):
+            if any(map(has_gate, items)):
+                rows = self.gates.forward(passages, inputs, pack, self._taken)
+            else:
+                rows = pack.image.num_rows
+                predictions = pack.split(forward(self.pipeline.denoiser, inputs, pack, self.run))
+                for passage in passages:
+                    passage.predictions = predictions[passage.places.start : passage.places.stop]
         return {passage.item.sample: passage for passage in passages}, rows
 
     def _forecast(self, item: DenoiseItem) -> Tensor | None:
@@ -247,16 +268,48 @@ class InlineExecutor:
         prediction, if someone wants it.
         """
         slot, schedule, clean_LC = self._slots[item.sample], self._schedule(item.path), None
-        prediction_LC = self._guided(item, predictions)
+        action, place = item.actions[-1], schedule.place(item.last)
+        tokens_A = mosaic.tokens_of(item, slot.grid)
+        is_joined = tokens_A is not None or slot.since_L1 is not None
+        prediction_LC = self._guided(item, self._spread(item, predictions, tokens_A))
         if item.preview or item.keep:
             clean_LC = predicted_clean(schedule, item.last, slot.latent_LC, prediction_LC)
         if clean_LC is not None and item.keep:
-            place = schedule.place(item.last)
+            forecast_LC = None
+            if slot.anchors.values and (is_joined or "tile_error" in item.probes):
+                forecast_LC = self._estimate(slot, place, action)
+            done = Computed(clean_LC, prediction_LC, forecast_LC, place, slot.grid, tokens_A)
             for probe in item.probes:
-                told.measure(item, probe, clean_LC, place, slot.anchors, slot.grid)
+                told.measure(item, probe, done, slot.anchors)
+            if is_joined:
+                assert forecast_LC is not None
+                implied_LC = prediction_from_clean(schedule, item.last, slot.latent_LC, forecast_LC)
+                prediction_LC = mosaic.merge(prediction_LC, implied_LC, tokens_A)
+                slot.anchors, slot.since_L1, clean_LC = mosaic.join(
+                    slot.anchors, slot.since_L1, clean_LC, forecast_LC, tokens_A, place
+                )
             slot.anchors = slot.anchors.add(clean_LC, place, item.keep, slot.latent_LC)
         slot.advance(schedule, item.last, prediction_LC)
         return clean_LC
+
+    def _spread(
+        self, item: DenoiseItem, predictions: Sequence[Tensor], tokens_A: Tensor | None
+    ) -> Sequence[Tensor]:
+        """[L, C] of each branch from [A, C]. Tokens that were not computed have the difference of
+        the branches that is forecast; nothing else of them is used.
+        """
+        slot, place = self._slots[item.sample], self._schedule(item.path).place(item.last)
+        if tokens_A is not None:
+            blank_LC = torch.zeros_like(slot.latent_LC)
+            predictions = [mosaic.spread(x_AC, tokens_A, blank_LC) for x_AC in predictions]
+        if len(predictions) == 1 or (tokens_A is None and slot.away_since_L1 is None):
+            return predictions
+        conditional_LC, other_LC = predictions
+        forecast_LC = slot.away.forecast(place, item.actions[-1].order)
+        slot.away, slot.away_since_L1, away_LC = mosaic.join(
+            slot.away, slot.away_since_L1, other_LC - conditional_LC, forecast_LC, tokens_A, place
+        )
+        return conditional_LC, mosaic.merge(other_LC, conditional_LC + away_LC, tokens_A)
 
     def _guided(self, item: DenoiseItem, predictions: Sequence[Tensor]) -> Tensor:
         """One prediction of both branches, the second of which may be borrowed."""
@@ -267,9 +320,18 @@ class InlineExecutor:
         if not other:
             away_LC = slot.away.forecast(place, item.actions[-1].order)
             return guide(conditional_LC, conditional_LC + away_LC, item.guidance)
+        if item.coarse(1):
+            other = [self._refined(item, other[0])]
         if item.keep:
             slot.away = slot.away.add(other[0] - conditional_LC, place, item.keep)
         return guide(conditional_LC, other[0], item.guidance)
+
+    def _refined(self, item: DenoiseItem, prediction_LC: Tensor) -> Tensor:
+        """On the grid of the sample, the prediction that a branch made on a coarser one."""
+        slot, schedule = self._slots[item.sample], self._schedule(item.path)
+        small_LC = predicted_clean(schedule, item.last, self._latent(item, 1), prediction_LC)
+        clean_LC = doubled(small_LC, slot.grid, self.pipeline.denoiser.patch)
+        return prediction_from_clean(schedule, item.last, slot.latent_LC, clean_LC)
 
     def _preview(self, clean: Mapping[str, Tensor]) -> Mapping[str, Outcome]:
         """Data predictions as tokens, by sample -> pictures, or why there are none. The first call
@@ -295,25 +357,45 @@ class InlineExecutor:
         noise_CHW = torch.randn(shape, generator=torch.Generator().manual_seed(item.seed))
         self.put_latent(item.sample, noise_CHW * initial_scale(self._schedule(item.path)))
 
+    def _taken(self, items: Sequence[DenoiseItem]) -> Pack:
+        """The pack of the tokens that the model computes."""
+        grids = [self._slots[item.sample].grid for item in items]
+        return mosaic.take(self._pack(items), items, grids)
+
     def _pack(self, items: Sequence[DenoiseItem]) -> Pack:
+        """The pack of all tokens."""
         grids, prompts = zip(
-            *((self._slots[i.sample].grid, p) for i in items for p in i.computed_prompts),
+            *((self._grid(i, b), p) for i in items for b, p in enumerate(i.computed_prompts)),
             strict=True,
         )
-        if (grids, prompts) not in self._packs:
-            lengths = [self._texts[p].shape[0] for p in prompts]
-            self._packs[grids, prompts] = Pack.build(grids, lengths, prompts, self.pipeline.device)
+        owners = tuple(owner for item in items for owner in mosaic.owners_of(item))
+        key = grids, prompts, owners
+        if key not in self._packs:
+            lengths, device = [self._texts[p].shape[0] for p in prompts], self.pipeline.device
+            self._packs[key] = Pack.build(grids, lengths, prompts, device, owners)
             if len(self._packs) > REMEMBERED_PACKS:
                 self._packs.popitem(last=False)
-        self._packs.move_to_end((grids, prompts))
-        return self._packs[grids, prompts]
+        self._packs.move_to_end(key)
+        return self._packs[key]
+
+    def _grid(self, item: DenoiseItem, branch: int) -> Grid:
+        grid = self._slots[item.sample].grid
+        return coarser(grid, 1) if item.coarse(branch) else grid
+
+    def _latent(self, item: DenoiseItem, branch: int) -> Tensor:
+        """What a branch is computed from."""
+        slot = self._slots[item.sample]
+        if not item.coarse(branch):
+            return slot.latent_LC
+        return halved(slot.latent_LC, slot.grid, self.pipeline.denoiser.patch)
 
     def _inputs(self, items: Sequence[DenoiseItem], pack: Pack) -> Inputs:
         owners = [item for item in items for _ in item.computed_prompts]
+        latents = [self._latent(i, b) for i in items for b, _ in enumerate(i.computed_prompts)]
         times = [self._schedule(item.path).timesteps[item.last] for item in owners]
         times += [0.0] * (pack.num_mod_rows - len(times))
         return Inputs(
-            latent_TC=pack.gather([self._slots[item.sample].latent_LC for item in owners]),
+            latent_TC=pack.gather(latents),
             timestep_M=torch.tensor(times, device=self.pipeline.device),
             text_TD=pack.gather(
                 [self._texts[p] for i in items for p in i.computed_prompts], "text"
@@ -324,7 +406,7 @@ class InlineExecutor:
     def _decode(self, item: DecodeItem) -> Outcome:
         pixels_CHW = self.pipeline.decode(self.latent(item.sample))
         del self._slots[item.sample]
-        self.gates.free(item.sample)
+        self._free(item.sample)
         if not bool(pixels_CHW.isfinite().all()):
             return Outcome(error=NonFinite("the decoded picture is not finite"))
         levels_HWC = ((pixels_CHW.float() / 2 + 0.5).clamp(0, 1) * 255).round().permute(1, 2, 0)
@@ -334,3 +416,8 @@ class InlineExecutor:
         return build_schedule(
             self.pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
         )
+
+
+def _pages_of(sample: str) -> list[Hashable]:
+    """All owners of pages that a sample may have."""
+    return [*gate.pages_of(sample), *mosaic.pages_of(sample)]

@@ -34,7 +34,7 @@ from musiva.engine.tap import modulated_input, modulated_site
 from musiva.models import Denoiser, Inputs
 from musiva.store import Need, Store
 
-__all__ = ["Gates", "Passage", "has_gate", "passages_of"]
+__all__ = ["BRANCHES", "Gates", "Passage", "has_gate", "pages_of", "passages_of"]
 
 FIRST_BLOCK, MODULATED_INPUT = GATES
 REST, ALL = GATES.values()
@@ -45,6 +45,11 @@ BRANCHES = range(2)
 def has_gate(item: DenoiseItem) -> bool:
     """Whether an item decides at a gate, holds, or keeps what may be held later."""
     return item.computes and any(probe in GATES for probe in item.probes)
+
+
+def pages_of(sample: str) -> list[Hashable]:
+    """All owners of pages that a sample may have for its gates."""
+    return [(sample, branch) for branch in BRANCHES]
 
 
 @dataclass(slots=True)
@@ -69,11 +74,12 @@ class Passage:
     @property
     def owners(self) -> list[Hashable]:
         """In the store: a sample branch each."""
-        return [(self.item.sample, branch) for branch in range(len(self.places))]
+        return pages_of(self.item.sample)[: len(self.places)]
 
     @property
     def full(self) -> bool:
-        return self.error is None and self.action.full
+        """Whether all segments run, on all rows that there are of it."""
+        return self.error is None and self.action.held is None
 
 
 def passages_of(items: Sequence[DenoiseItem]) -> list[Passage]:
@@ -101,8 +107,8 @@ class Stages:
 
 
 class Gates:
-    """Runs packs with gates. What may be held is in `store`, whose owners are (sample, number of
-    the branch); an entry is named by the probe whose reference it is, or by the residual.
+    """Runs packs with gates. What may be held is in `store`, by `pages_of`; an entry is named by
+    the probe whose reference it is, or by the residual.
     """
 
     def __init__(self, model: Denoiser, run: Run, store: Store) -> None:
@@ -130,15 +136,8 @@ class Gates:
 
     def free(self, sample: str) -> None:
         """Let go of all that is kept of a sample."""
-        for branch in BRANCHES:
-            self.store.free((sample, branch))
-
-    def check_integrity(self, live: Sequence[str]) -> None:
-        """Raise AssertionError if the store is broken, or has pages of no live sample."""
-        self.store.check_integrity()
-        allowed = {(sample, branch) for sample in live for branch in BRANCHES}
-        leaked = [owner for owner in self.store.owners if owner not in allowed]
-        assert not leaked, f"pages of samples that ended: {leaked}"
+        for owner in pages_of(sample):
+            self.store.free(owner)
 
     def _begin(self, passages: Sequence[Passage], inputs: Inputs, pack: Pack) -> Stages:
         """Run as much of the model as the probes need."""

@@ -14,6 +14,7 @@ shape of a feature, G groups of J tokens, H heads, K channels of a head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,7 +45,6 @@ class Held:
 
     grid: Grid
     version: int
-    value: float
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -76,15 +76,13 @@ class PagedRun(PlainRun):
         self,
         pack: Pack,
         versions: Mapping[Hashable, int],
-        values: Mapping[Hashable, float] | None = None,
     ) -> Iterator[None]:
         """One forward of the pack, inside the block: `with run.begin(...): forward(...)`. When it
         ends, all rows that it computed are in the pages of their owners.
 
         versions: the evaluation of each owner whose rows are kept; others that are all there are
-        run and not kept. values: what the pages of an owner are worth, as `Store.reserve` takes it;
-        one for each token if not said, so that no owner drives out another. Where the store has no
-        room, the forward is the same and nothing is kept.
+        run and not kept. All pages are worth the same per byte, so no owner drives out another.
+        Where the store has no room, the forward is the same and nothing is kept.
 
         Raises, before anything has changed, RuntimeError for rows that were taken of a segment
         whose absent rows have no pages, ValueError for one without owner or version. If the block
@@ -95,8 +93,7 @@ class PagedRun(PlainRun):
         with self.store.pin([s.owner for s in segments]):
             try:
                 for s in segments:
-                    value = float(s.length) if values is None else values[s.owner]
-                    self._admit(s, versions[s.owner], value)
+                    self._admit(s, versions[s.owner])
                 with self._freed_if_it_fails(segments):
                     yield
                     for owner, held in self._held.items():
@@ -161,15 +158,18 @@ class PagedRun(PlainRun):
                     "a forward of all of its rows comes first"
                 )
 
-    def _admit(self, s: Segment, version: int, value: float) -> None:
+    def _admit(self, s: Segment, version: int) -> None:
         """See to it that the rows of a segment will be kept, if there is room for them."""
         needs = self._needs.get(s.grid)
         if needs is None and s.owner not in self.store:
-            self._held[s.owner] = Held(s.grid, version, value)
-        elif needs is None or self._reserve(s.owner, needs, value):
+            self._held[s.owner] = Held(s.grid, version)
+        elif needs is None or self._reserve(s.owner, needs):
             self._versions[s.owner] = version
 
-    def _reserve(self, owner: Hashable, needs: Mapping[str, Need], value: float) -> bool:
+    def _reserve(self, owner: Hashable, needs: Mapping[str, Need]) -> bool:
+        # As what gates keep: the milliseconds that pages save grow with their bytes.
+        page_tokens = self.store.config.page_tokens
+        value = float(sum(_page_bytes(need, page_tokens) for need in needs.values()))
         try:
             return self.store.reserve(owner, needs, value)
         except OverBudget:
@@ -183,7 +183,7 @@ class PagedRun(PlainRun):
             for site, x_LF in held.features.items()
         }
         self._needs[held.grid] = needs
-        if self._reserve(owner, needs, held.value):
+        if self._reserve(owner, needs):
             for site, x_LF in held.features.items():
                 self.store.write(owner, site, x_LF, version=held.version)
 
@@ -275,3 +275,9 @@ def _attend_inside(q_GJHK: Tensor, k_GJHK: Tensor, v_GJHK: Tensor) -> Tensor:
     q, k, v = (pack.gather([x.flatten(0, 1)]) for x in (q_GJHK, k_GJHK, v_GJHK))
     out_THK = attend({"image": (q, k, v)}, pack, "frame")["image"]
     return out_THK[: count * length].unflatten(0, (count, length))
+
+
+def _page_bytes(need: Need, page_tokens: int) -> int:
+    """Of the pages of an entry, as it comes."""
+    rows = -(-need.num_tokens // page_tokens) * page_tokens
+    return rows * math.prod(need.feature) * need.dtype.itemsize

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Kind, StepPlan
 from musiva.engine.state import EngineState, SampleState, Stage
+from musiva.policy import TilePolicy
 
 __all__ = ["Scheduler"]
 
@@ -78,6 +79,7 @@ def _denoise(sample: SampleState) -> DenoiseItem:
         preview=_has_preview(sample),
         probes=sample.policy.probes if sample.next[-1].compute else (),
         keep=sample.policy.keep,
+        tile=sample.policy.tile if isinstance(sample.policy, TilePolicy) else None,
     )
 
 

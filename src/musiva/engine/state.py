@@ -6,11 +6,13 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from itertools import compress
 from types import MappingProxyType
 
 from musiva.core.errors import ExecutionFailed, InvalidInput
+from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import (
     GATES,
     Action,
@@ -22,8 +24,9 @@ from musiva.core.types import (
     Request,
     StepPlan,
     StepResult,
+    TileValues,
 )
-from musiva.policy import Policy, Trip
+from musiva.policy import Policy, TilePolicy, Trip
 
 __all__ = ["EngineState", "SampleState", "Stage", "admit", "cancel", "update"]
 
@@ -69,18 +72,48 @@ class SampleState:
         return sum(action.full for action in self.actions)
 
     @property
+    def cost(self) -> float:
+        """The full evaluations that all that was computed is worth, by its tokens."""
+        return sum(map(self._share, self.actions))
+
+    @property
+    def tile_counts(self) -> tuple[int, ...]:
+        """Evaluations that computed each tile, in full or as one of some."""
+        if self.trip.tiles is None:
+            return ()
+        every = (True,) * len(self.trip.tile_tokens)
+        ran = [action.tiles or every for action in self.actions if self._share(action)]
+        return tuple(sum(tiles[i] for tiles in ran) for i in range(len(every)))
+
+    @property
     def next_rows(self) -> int:
         """Packed rows of what comes next."""
         last = self.next[-1]
         if not last.compute:
             return 0
-        return self.rows // len(self.prompts) if last.borrow else self.rows
+        branch_rows = self.rows // len(self.prompts)
+        if last.tiles is not None:
+            branch_rows = -(-self._tokens(last.tiles) // ROW_ALIGN) * ROW_ALIGN
+        return branch_rows if last.borrow else branch_rows * len(self.prompts)
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """The prompt of each branch, the conditional one first."""
         request = self.request
         return (request.prompt, request.negative_prompt) if request.guided else (request.prompt,)
+
+    def _share(self, action: Action) -> float:
+        """Of the tokens of all branches, those that go through all of the model."""
+        if not action.compute or action.held is not None:
+            return 0.0
+        # A grid that is halved once has a quarter of the tokens.
+        share = 0.625 if action.coarse else 1.0 / len(self.prompts) if action.borrow else 1.0
+        if action.tiles is None:
+            return share
+        return share * self._tokens(action.tiles) / sum(self.trip.tile_tokens)
+
+    def _tokens(self, tiles: tuple[bool, ...]) -> int:
+        return sum(compress(self.trip.tile_tokens, tiles))
 
 
 @dataclass(slots=True)
@@ -119,7 +152,7 @@ def admit(state: EngineState, samples: list[SampleState]) -> None:
 
 def decide(
     sample: SampleState,
-    measured: Mapping[str, float] = MappingProxyType({}),
+    measured: Mapping[str, float | TileValues] = MappingProxyType({}),
 ) -> ExecutionFailed | None:
     """Let the policy of a sample observe the last of what was done, of which `measured` tells, and
     choose its next actions. A policy is anybody's code: what it raises, or wants and cannot have,
@@ -131,11 +164,10 @@ def decide(
         if not sample.actions:
             sample.memory = policy.begin(trip)
         elif (done := sample.actions[-1]).compute:
-            last = sample.evaluation - 1
-            sample.memory = policy.observe(trip, sample.memory, last, done, measured)
+            sample.memory = _observed(sample, done, measured)
         for evaluation in range(sample.evaluation, trip.num_evaluations):
-            action = policy.act(trip, sample.memory, evaluation)
-            _check_action(action, evaluation, policy, trip)
+            wanted = policy.act(trip, sample.memory, evaluation)
+            action = _checked(wanted, evaluation, policy, trip)
             actions.append(action)
             if action.compute:
                 break
@@ -147,28 +179,63 @@ def decide(
     return None
 
 
-def _check_action(action: object, evaluation: int, policy: Policy, trip: Trip) -> None:
-    """Raises InvalidInput for what no executor could do."""
+def _observed(
+    sample: SampleState, done: Action, measured: Mapping[str, float | TileValues]
+) -> object:
+    """The memory of a sample's policy after the model ran."""
+    policy, trip, last = sample.policy, sample.trip, sample.evaluation - 1
+    if isinstance(policy, TilePolicy):
+        return policy.observe(trip, sample.memory, last, done, measured)
+    numbers = {name: x for name, x in measured.items() if not isinstance(x, tuple)}
+    return policy.observe(trip, sample.memory, last, done, numbers)
+
+
+def _checked(action: object, evaluation: int, policy: Policy, trip: Trip) -> Action:
+    """The action, as a journal has it. Raises InvalidInput for what no executor could do."""
     if not isinstance(action, Action):
         raise InvalidInput("action", action, "an Action")
     if action.borrow and not (action.compute and trip.guided):
         raise InvalidInput("borrow", True, "False where nothing is computed, or without guidance")
+    if action.coarse and (evaluation or not action.full or not trip.guided or action.borrow):
+        allowed = "False except at evaluation 0, computed in full, with guidance"
+        raise InvalidInput("coarse", True, allowed)
+    if action.tiles is not None:
+        _check_tiles(action.tiles, action, trip)
+        if all(action.tiles):
+            action = replace(action, tiles=None)
     if action.gate is not None or action.held is not None:
         _check_gate(action, policy)
+    # Where all is computed this says which forecast a probe compares it with.
+    if action.calibrated and not trip.calibrated:
+        raise InvalidInput("calibrated", True, "False: the model has no calibration")
     if action.full and not action.borrow:
-        return
+        return action
     if evaluation == 0:
         allowed = "to compute all at evaluation 0: nothing is known before it"
         raise InvalidInput("action", action, allowed)
-    if action.compute and not action.borrow:
-        return
+    if action.compute and not action.borrow and action.tiles is None:
+        return action
     if not 0 <= action.order < policy.keep:
         allowed = f"below {policy.keep}, the number of values it keeps"
         raise InvalidInput("order", action.order, allowed)
-    if action.calibrated and not trip.calibrated:
-        raise InvalidInput("calibrated", True, "False: the model has no calibration")
     if action.calibrated and action.order > 1:
         raise InvalidInput("order", action.order, "0 or 1 where it is calibrated")
+    return action
+
+
+def _check_tiles(tiles: object, action: Action, trip: Trip) -> None:
+    """Raises InvalidInput for tiles that cannot be computed."""
+    if not action.compute or action.gate is not None or action.held is not None:
+        allowed = "None where the model does not run, or where a gate decides or something is held"
+        raise InvalidInput("tiles", tiles, allowed)
+    if not isinstance(tiles, tuple) or not all(isinstance(chosen, bool) for chosen in tiles):
+        raise InvalidInput("tiles", tiles, "a tuple of bools")
+    if trip.tiles is None:
+        raise InvalidInput("tiles", tiles, "None: the policy has no `tile`")
+    if len(tiles) != len(trip.tile_tokens) or not any(tiles):
+        rows, columns = trip.tiles
+        allowed = f"one for each of {rows} x {columns} tiles, of which at least one is computed"
+        raise InvalidInput("tiles", tiles, allowed)
 
 
 def _check_gate(action: Action, policy: Policy) -> None:
@@ -245,17 +312,36 @@ def _advance(
             cancel(state, request)
             yield Event(request, "failed", error=error)
             return
-        at, computed = (sample.index, sample.evaluation, total), sample.num_computed
-        yield Event(request, "progress", *at, computed=computed)
+        news = Event(
+            request,
+            "progress",
+            sample.index,
+            sample.evaluation,
+            total,
+            computed=sample.num_computed,
+            cost=sample.cost,
+        )
+        yield news
         if outcome.picture is not None:
-            yield Event(request, "preview", *at, outcome.picture, computed=computed)
+            yield replace(news, kind="preview", picture=outcome.picture)
         return
     if outcome.picture is None:
         raise ExecutionFailed(f"sample {sample.id}: decoding brought no picture")
     del state.samples[sample.id]
-    at, computed = (sample.index, total, total), sample.num_computed
-    warning = _without_effect(sample)
-    yield Event(request, "picture", *at, outcome.picture, computed=computed, warning=warning)
+    yield Event(
+        request,
+        "picture",
+        sample.index,
+        total,
+        total,
+        outcome.picture,
+        computed=sample.num_computed,
+        cost=sample.cost,
+        warning=_without_effect(sample),
+        actions=tuple(sample.actions),
+        tiles=sample.trip.tiles,
+        tile_counts=sample.tile_counts,
+    )
     if not state.of(request):
         yield Event(request, "done")
 

@@ -7,6 +7,8 @@
 | `adaptive`    | as many as it takes to keep calibrated forecasts within a tolerance |
 | `first_block` | those whose first block has changed; else the other blocks are held |
 | `tea_cache`   | those until which the first block's input has changed; else all blocks are held |
+| `ras`         | all at some, else the tiles that matter; the others are held |
+| `refine`      | as `interval`, and half way the tiles that were forecast worst |
 
 A policy of your own is a class like those, in a file of yours: `FILE.py:CLASS`.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from musiva.policy.adaptive import Adaptive
 from musiva.policy.bands import EDGES, Bands, bands_of
-from musiva.policy.base import PROBES, Policy, Trip
+from musiva.policy.base import PROBES, TILE_PROBES, Policy, TilePolicy, Trip
 from musiva.policy.calibration import FOLDER, Calibration, Conditions, Measured
 from musiva.policy.catalog import (
     POLICIES,
@@ -30,6 +32,8 @@ from musiva.policy.interval import Interval
 from musiva.policy.kriging import Kriging, shape_of_correction, shape_of_surprise
 from musiva.policy.never import Never
 from musiva.policy.quality import floor_db
+from musiva.policy.ras import Ras
+from musiva.policy.refine import Refine
 from musiva.policy.tea_cache import TeaCache
 
 __all__ = [
@@ -37,6 +41,7 @@ __all__ = [
     "FOLDER",
     "POLICIES",
     "PROBES",
+    "TILE_PROBES",
     "Adaptive",
     "Anchors",
     "Bands",
@@ -49,7 +54,10 @@ __all__ = [
     "Never",
     "Policy",
     "PolicyClass",
+    "Ras",
+    "Refine",
     "TeaCache",
+    "TilePolicy",
     "Trip",
     "bands_of",
     "build_policy",

@@ -19,6 +19,7 @@ from musiva.policy.base import Trip
 __all__ = ["Adaptive"]
 
 HELD = Action(compute=False, order=1, calibrated=True)
+FIRST = Action(coarse=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Adaptive:
     """
 
     tolerance: float = 0.12
-    gain: float = 0.4
+    gain: float = 0.2
     max_gap: float = 0.3
     probes = ("surprise",)
     keep = 2
@@ -74,7 +75,9 @@ class Adaptive:
         return Progress(computed, self._following(trip, evaluation, gap), surprise)
 
     def act(self, trip: Trip, memory: Progress, evaluation: int) -> Action:
-        return COMPUTE if evaluation >= memory.following else HELD
+        if evaluation < memory.following:
+            return HELD
+        return FIRST if evaluation == 0 and trip.coarse else COMPUTE
 
     def _following(self, trip: Trip, evaluation: int, gap: float) -> int:
         """What is left of the path goes into equal gaps."""

@@ -30,9 +30,9 @@ class Bands:
         self, grid: Grid, patch: Grid, edges: Sequence[float], device: torch.device
     ) -> None:
         self.grid, self.patch, self.num_bands = grid, patch, len(edges) + 1
-        sides = [n * p for n, p in zip(grid, patch, strict=True)]
-        self._transforms = [_cosines(n).to(device) for n in sides]
-        shares = [torch.arange(n, dtype=torch.float64) / n for n in sides]
+        self.sides = [n * p for n, p in zip(grid, patch, strict=True)]
+        self._transforms = [_cosines(n).to(device) for n in self.sides]
+        shares = [torch.arange(n, dtype=torch.float64) / n for n in self.sides]
         square_FHW = sum(x.square() for x in torch.meshgrid(*shares, indexing="ij"))
         assert isinstance(square_FHW, Tensor)
         limits = torch.tensor(edges, dtype=torch.float64)

@@ -8,14 +8,16 @@ The five parts of Musiva's docs/decisions/0004 are where they are named below.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar, runtime_checkable
 
-from musiva.core.types import GATES, Action
+from musiva.core.rows import Grid
+from musiva.core.tiling import Tile, tile_shape, tile_sizes
+from musiva.core.types import GATES, Action, TileValues
 from musiva.policy.calibration import Calibration
 from musiva.samplers import Schedule, clean_weights
 
-__all__ = ["PROBES", "Policy", "Trip"]
+__all__ = ["PROBES", "TILE_PROBES", "Policy", "TilePolicy", "Trip"]
 
 M = TypeVar("M")
 
@@ -28,6 +30,11 @@ M = TypeVar("M")
 # first segment adds, against the last evaluation that was computed in full. "modulated_input": of
 # the first block's modulated input, against the evaluation before.
 PROBES = ("forecast_error", "change", "scale", "surprise", *GATES)
+# The same for each tile that was computed, for policies that have tiles. "tile_error": root mean
+# square of the data prediction less what would have stood in for it, by the action's `order` and
+# `calibrated`. "tile_change": the same less the value before. "tile_variation": standard deviation
+# of what the model predicts, over the tile's tokens and channels.
+TILE_PROBES = ("tile_error", "tile_change", "tile_variation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,9 @@ class Trip:
     places: where on the path, the abscissa of forecasts, falling from noise to picture. weights:
     how much of an error of the data prediction reaches the final latent. times: how far along, from
     0 to 1; where the model is calibrated, in evaluations of the calibrated path. guided: there is
-    an unconditional branch, which an action may borrow. calibrated: actions may be, too.
+    an unconditional branch, which an action may borrow. calibrated: actions may be, too. coarse:
+    the first one may be. tiles: (rows, columns) of them, and tile_tokens: the tokens of each, of a
+    policy that has tiles.
     """
 
     places: tuple[float, ...]
@@ -45,18 +54,27 @@ class Trip:
     times: tuple[float, ...]
     guided: bool = False
     calibrated: bool = False
+    coarse: bool = False
+    tiles: tuple[int, int] | None = None
+    tile_tokens: tuple[int, ...] = ()
 
     @classmethod
     def along(
         cls, schedule: Schedule, *, guided: bool, calibration: Calibration | None = None
     ) -> Trip:
+        """Without tiles."""
         total = schedule.num_evaluations
         places = tuple(map(schedule.place, range(total)))
         times = tuple(i / total for i in range(total))
         if calibration is not None:
             times = tuple(map(calibration.time, places))
         weights = clean_weights(schedule)
-        return cls(places, weights, times, guided, calibrated=calibration is not None)
+        coarse = guided and calibration is not None and calibration.coarse
+        return cls(places, weights, times, guided, calibration is not None, coarse)
+
+    def tiled(self, grid: Grid, tile: Tile) -> Trip:
+        """With the tiles of a sample of this grid."""
+        return replace(self, tiles=tile_shape(grid, tile), tile_tokens=tile_sizes(grid, tile))
 
     @property
     def num_evaluations(self) -> int:
@@ -99,5 +117,28 @@ class Policy(Protocol[M]):
         """What is done at an evaluation (controller), and what stands in for what is not computed
         (estimator: `Action.order`, or what a gate holds). Evaluation 0 has to compute all: there
         is nothing to forecast from.
+        """
+        ...
+
+
+@runtime_checkable
+class TilePolicy(Policy[M], Protocol[M]):
+    """A policy whose actions may compute some tiles only."""
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(height, width) of a tile, in tokens."""
+        ...
+
+    def observe(
+        self,
+        trip: Trip,
+        memory: M,
+        evaluation: int,
+        action: Action,
+        measured: Mapping[str, float | TileValues],
+    ) -> M:
+        """As of any policy. action: has no tiles where all were computed, also against its will.
+        measured: of `TILE_PROBES` too.
         """
         ...

@@ -58,7 +58,8 @@ class Calibration:
     """places: falling from noise to picture. edges: of the bands. moments: [B, 2P, 2P], mean
     products of the latents (the first P) and the data predictions (the last) at two places, over
     dense runs. correction: [B, R, 3], see `musiva.policy.kriging`. surprise: coefficients of what
-    a forecast is usually wrong by, see there too. table: what tolerances gave, most exact first.
+    a forecast is usually wrong by, see there too. coarse: the first evaluation may have its
+    unconditional branch on a coarser grid. table: what tolerances gave, most exact first.
     """
 
     places: tuple[float, ...]
@@ -67,6 +68,7 @@ class Calibration:
     correction: Tensor
     surprise: tuple[float, ...]
     conditions: Conditions
+    coarse: bool = False
     table: tuple[Measured, ...] = ()
 
     @classmethod
@@ -86,6 +88,7 @@ class Calibration:
                 correction=tensors["correction"],
                 surprise=tuple(map(float, record["surprise"])),
                 conditions=Conditions(**{**conditions, "size": tuple(conditions["size"])}),
+                coarse=bool(record["coarse"]),
                 table=tuple(Measured(**row) for row in record["table"]),
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -102,6 +105,7 @@ class Calibration:
             "edges": self.edges,
             "surprise": self.surprise,
             "conditions": asdict(self.conditions),
+            "coarse": self.coarse,
             "table": [asdict(row) for row in self.table],
         }
         text = json.dumps(record, indent=1) + "\n"

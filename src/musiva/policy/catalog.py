@@ -12,10 +12,12 @@ from types import MappingProxyType
 
 from musiva.core.errors import InvalidInput
 from musiva.policy.adaptive import Adaptive
-from musiva.policy.base import PROBES, Policy
+from musiva.policy.base import PROBES, TILE_PROBES, Policy, TilePolicy
 from musiva.policy.first_block import FirstBlock
 from musiva.policy.interval import Interval
 from musiva.policy.never import Never
+from musiva.policy.ras import Ras
+from musiva.policy.refine import Refine
 from musiva.policy.tea_cache import TeaCache
 
 __all__ = ["POLICIES", "PolicyClass", "build_policy", "load_policy_class", "with_own"]
@@ -28,6 +30,8 @@ POLICIES: Mapping[str, PolicyClass] = MappingProxyType(
         "adaptive": Adaptive,
         "first_block": FirstBlock,
         "tea_cache": TeaCache,
+        "ras": Ras,
+        "refine": Refine,
     }
 )
 
@@ -50,9 +54,13 @@ def build_policy(spec: str, policies: Mapping[str, PolicyClass] = POLICIES) -> P
         policy = made(**values)
     except InvalidInput as error:
         raise InvalidInput("policy", spec, f"{error.field} {error.allowed}") from error
-    unknown = [probe for probe in policy.probes if probe not in PROBES]
+    probes = PROBES
+    if isinstance(policy, TilePolicy):
+        _check_tile(spec, policy.tile)
+        probes += TILE_PROBES
+    unknown = [probe for probe in policy.probes if probe not in probes]
     if unknown:
-        raise InvalidInput("policy", spec, f"one with probes out of {', '.join(PROBES)}")
+        raise InvalidInput("policy", spec, f"one with probes out of {', '.join(probes)}")
     return policy
 
 
@@ -96,6 +104,13 @@ def _fields(made: PolicyClass) -> list[str]:
     if not dataclasses.is_dataclass(made):
         return []
     return [f.name for f in dataclasses.fields(made)]
+
+
+def _check_tile(spec: str, tile: object) -> None:
+    """Raises InvalidInput. A class of a user can say anything."""
+    sides = tile if isinstance(tile, tuple) else ()
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise InvalidInput("policy", spec, "one whose tile is (height, width), from 1 token each")
 
 
 def _number(spec: str, field: str, text: str) -> int | float:

@@ -15,8 +15,12 @@ __all__ = ["BENCHES", "Findings", "run_bench"]
 BENCHES: Mapping[str, str] = {
     "fidelity": "musiva.perf.benches.fidelity",
     "generate": "musiva.perf.benches.generate",
+    "pack": "musiva.perf.benches.pack",
     "parity": "musiva.perf.benches.parity",
+    "region": "musiva.perf.benches.region",
+    "reuse": "musiva.perf.benches.reuse",
     "server": "musiva.perf.benches.server",
+    "store": "musiva.perf.benches.store",
     "studio": "musiva.perf.benches.studio",
     "suite": "musiva.perf.benches.suite",
 }

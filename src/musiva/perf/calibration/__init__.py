@@ -18,7 +18,7 @@ from musiva.engine.pipeline import Pipeline
 from musiva.perf.calibration.fit import ROUNDS, correct, moments
 from musiva.perf.calibration.runs import Prompts
 from musiva.perf.calibration.table import measure
-from musiva.policy import Calibration, Conditions
+from musiva.policy import Calibration, Conditions, Kriging
 
 __all__ = ["PATH", "Plan", "calibrate"]
 
@@ -26,6 +26,8 @@ __all__ = ["PATH", "Plan", "calibrate"]
 PATH = Path(steps=50, sampler="dpm++2m")
 MIN_PROMPTS = 8
 FIRST_SEED = 1 << 40
+# The forecast that a coarse unconditional branch is compared with goes over this share of the path.
+USUAL_GAP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def calibrate(
         calibration = corrected
         tell(f"runs with forecasts: round {number} of {ROUNDS}")
     del dense
+    calibration = replace(calibration, coarse=_coarse_pays(runs, calibration))
     rows = []
     for row in measure(replace(pipeline, calibration=calibration), plan, FIRST_SEED):
         rows.append(row)
@@ -74,3 +77,15 @@ def calibrate(
             f"{row.psnr_low:.1f} at the 5th percentile, cost {row.cost:.2f}"
         )
     return replace(calibration, table=tuple(rows))
+
+
+def _coarse_pays(runs: Prompts, calibration: Calibration) -> bool:
+    """Whether an unconditional branch at half the resolution, at the start, is wrong by less than
+    half of what the first forecast is wrong by anyway, in squares.
+    """
+    if runs.guidance <= 1:
+        return False
+    start, there = runs.schedule.place(0), round(USUAL_GAP * runs.schedule.num_evaluations)
+    kriging = Kriging(calibration, runs.pipeline.denoiser.patch)
+    usual = kriging.usual_error((start,), runs.schedule.place(there)) ** 2
+    return runs.coarse_error(range(min(len(runs.prompts), 16))) < 0.5 * usual

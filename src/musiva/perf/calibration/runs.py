@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from musiva.core.pack import Grid, Pack, patchify
+from musiva.core.pack import Grid, Pack, coarser, patchify
 from musiva.core.types import Action, Path
+from musiva.engine.coarse import doubled, halved
 from musiva.engine.gap import Gaps
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.runner import PlainRun, forward
@@ -155,24 +156,31 @@ class Prompts:
         prediction = prediction_from_clean(self.schedule, at, latent, clean)
         return step(self.schedule, at, latent, prediction, memory)
 
-    @torch.inference_mode()
+    def coarse_error(self, samples: Sequence[int]) -> float:
+        """The mean square by which guided data predictions at the start change where the
+        unconditional branch runs on a coarser grid (`Action.coarse`).
+        """
+        latents = [self.noise(i) for i in samples]
+        small = [halved(x_LC, self.grid, self._patch) for x_LC in latents]
+        nothing = [""] * len(samples)
+        total = 0.0
+        for first in range(0, len(samples), TOGETHER):
+            part = slice(first, first + TOGETHER)
+            cleans = []
+            for rows, grid in ((latents[part], self.grid), (small[part], coarser(self.grid, 1))):
+                predicted = self._predict(rows, grid, nothing[part], 0)
+                pairs = zip(rows, predicted, strict=True)
+                cleans.append([predicted_clean(self.schedule, 0, x, p) for x, p in pairs])
+            for whole_LC, small_LC in zip(*cleans, strict=True):
+                wrong_LC = doubled(small_LC, self.grid, self._patch) - whole_LC
+                total += float(wrong_LC.square().mean())
+        return (self.guidance - 1) ** 2 * total / len(samples)
+
     def _clean(self, samples: Sequence[int], latents: Sequence[Tensor], at: int) -> list[Tensor]:
-        pipeline = self.pipeline
         branches = 2 if self.guidance > 1 else 1
         prompts = [p for i in samples for p in (self.prompts[i], "")[:branches]]
         rows = [x for x in latents for _ in range(branches)]
-        lengths = [self._texts[p].shape[0] for p in prompts]
-        pack = Pack.build([self.grid] * len(rows), lengths, prompts, pipeline.device)
-        times = [self.schedule.timesteps[at]] * len(rows)
-        times += [0.0] * (pack.num_mod_rows - len(rows))
-        inputs = Inputs(
-            latent_TC=pack.gather(rows),
-            timestep_M=torch.tensor(times, device=pipeline.device),
-            text_TD=pack.gather([self._texts[p] for p in prompts], "text"),
-            extra=pipeline.size_conditions([self.size] * len(rows), pack.num_mod_rows),
-        )
-        predicted = pack.split(forward(pipeline.denoiser, inputs, pack, self._run))
-        each = [pipeline.clean_channels(p).float() for p in predicted]
+        each = self._predict(rows, self.grid, prompts, at)
         guided = (
             [guide(each[2 * i], each[2 * i + 1], self.guidance) for i in range(len(samples))]
             if branches == 2
@@ -181,3 +189,22 @@ class Prompts:
         return [
             predicted_clean(self.schedule, at, x, p) for x, p in zip(latents, guided, strict=True)
         ]
+
+    @torch.inference_mode()
+    def _predict(
+        self, latents: Sequence[Tensor], grid: Grid, prompts: Sequence[str], at: int
+    ) -> list[Tensor]:
+        """What the model says of latents, all on one grid, each with its prompt."""
+        pipeline = self.pipeline
+        lengths = [self._texts[p].shape[0] for p in prompts]
+        pack = Pack.build([grid] * len(latents), lengths, prompts, pipeline.device)
+        times = [self.schedule.timesteps[at]] * len(latents)
+        times += [0.0] * (pack.num_mod_rows - len(latents))
+        inputs = Inputs(
+            latent_TC=pack.gather(latents),
+            timestep_M=torch.tensor(times, device=pipeline.device),
+            text_TD=pack.gather([self._texts[p] for p in prompts], "text"),
+            extra=pipeline.size_conditions([self.size] * len(latents), pack.num_mod_rows),
+        )
+        predicted = pack.split(forward(pipeline.denoiser, inputs, pack, self._run))
+        return [pipeline.clean_channels(p).float() for p in predicted]
