@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
-    for add in (_generate, _serve, _train, _calibrate, _bench, _models, _doctor):
+    for add in (_generate, _inspect, _serve, _train, _calibrate, _bench, _models, _doctor):
         add(commands)
     return parser
 
@@ -149,8 +149,8 @@ def _generate(commands: Commands) -> None:
         "--policy",
         metavar="NAME[:FIELD=VALUE,...]",
         help="what is computed, forecast and held: never, the dense run (the default), interval, "
-        "adaptive, first_block, tea_cache, ras or refine, such as interval:interval=3, or a class "
-        "of your own, FILE.py:CLASS[:FIELD=VALUE,...]",
+        "adaptive, adaptive_tiles, first_block, tea_cache, ras or refine, such as "
+        "interval:interval=3, or a class of your own, FILE.py:CLASS[:FIELD=VALUE,...]",
     )
     p.add_argument(
         "--out",
@@ -173,6 +173,33 @@ def _generate(commands: Commands) -> None:
     _machine(p)
     # None tells what was not said: a picture of --like or a server may know better.
     p.set_defaults(model=None, dtype=None, device=None)
+
+
+def _inspect(commands: Commands) -> None:
+    p = commands.add_parser(
+        "inspect",
+        help="where the compute of a picture went",
+        description="Make a picture again beside its dense run, and write what was computed where, "
+        "what it cost and how far it strayed, as a chart and as JSON.",
+    )
+    p.add_argument(
+        "picture", type=Path, metavar="PICTURE", help="a PNG, JPEG or WebP that Musiva made"
+    )
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("."),
+        metavar="DIR",
+        help="write NAME.inspect.png and NAME.inspect.json there (default: here)",
+    )
+    p.add_argument(
+        "--policy",
+        metavar="FILE.py:CLASS",
+        help="the class of your own that the picture was made with",
+    )
+    _store(p)
+    _machine(p)
+    p.set_defaults(model=None, store_mib=STORE_MIB)
 
 
 def _serve(commands: Commands) -> None:

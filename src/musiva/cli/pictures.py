@@ -94,12 +94,13 @@ def _temporary(directory: Path):
         Path(name).unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises Unavailable."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, whole or not at all. Raises Unavailable."""
+    raw = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary(path.parent) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(raw)
             os.replace(temporary, path)
     except OSError as error:
         raise Unavailable(f"{path}: could not be written: {error}") from error

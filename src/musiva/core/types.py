@@ -260,9 +260,9 @@ class Event:
     and `cost` is how many full ones all that it computed is worth: of an evaluation, the share of
     tokens that went through all of the model, over all branches of guidance. picture: [H, W, 3]
     uint8 numpy array, of a preview too. warning: what was asked for and had no effect, of a
-    picture. actions: what was done at each evaluation, of a picture. tile_counts: evaluations that
-    computed each tile, row-major, of a picture whose policy has tiles, `tiles` (rows, columns) of
-    them.
+    picture. actions: what was done at each evaluation, of a picture; of progress and a preview, at
+    those since the last progress. tiles: (rows, columns) of them, where the policy has tiles, and
+    then of a picture tile_counts: evaluations that computed each tile, row-major.
     """
 
     request: str

@@ -125,6 +125,20 @@ class InlineExecutor:
         return unpatchify(slot.latent_LC, slot.grid, self.pipeline.denoiser.patch)
 
     @torch.inference_mode()
+    def skipped_latents(self, item: DenoiseItem) -> list[Tensor]:
+        """The latents after each evaluation that an item skips, before it is executed and without a
+        trace; where it computes, `latent` has the one after that.
+        """
+        found, slot = [], self._slots.get(item.sample)
+        for end in range(1, len(item.actions) + (not item.computes)):
+            assert slot is not None, "a sample computes first"
+            self._slots[item.sample] = replace(slot)
+            self._forecast(replace(item, actions=item.actions[:end], preview=False))
+            found.append(self.latent(item.sample))
+            self._slots[item.sample] = slot
+        return found
+
+    @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepResult:
         start, rows = time.perf_counter(), 0
         for sample in plan.release:

@@ -320,6 +320,8 @@ def _advance(
             total,
             computed=sample.num_computed,
             cost=sample.cost,
+            actions=done,
+            tiles=sample.trip.tiles,
         )
         yield news
         if outcome.picture is not None:

@@ -5,6 +5,7 @@
 | `never`       | nothing is reused: the dense run |
 | `interval`    | every so many evaluations are computed, with a forecast between |
 | `adaptive`    | as many as it takes to keep calibrated forecasts within a tolerance |
+| `adaptive_tiles` | the same, with evaluations of a few tiles where that is cheaper |
 | `first_block` | those whose first block has changed; else the other blocks are held |
 | `tea_cache`   | those until which the first block's input has changed; else all blocks are held |
 | `ras`         | all at some, else the tiles that matter; the others are held |
@@ -16,6 +17,7 @@ A policy of your own is a class like those, in a file of yours: `FILE.py:CLASS`.
 from __future__ import annotations
 
 from musiva.policy.adaptive import Adaptive
+from musiva.policy.adaptive_tiles import AdaptiveTiles
 from musiva.policy.bands import EDGES, Bands, bands_of
 from musiva.policy.base import PROBES, TILE_PROBES, Policy, TilePolicy, Trip
 from musiva.policy.calibration import FOLDER, Calibration, Conditions, Measured
@@ -43,6 +45,7 @@ __all__ = [
     "PROBES",
     "TILE_PROBES",
     "Adaptive",
+    "AdaptiveTiles",
     "Anchors",
     "Bands",
     "Calibration",

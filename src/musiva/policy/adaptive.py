@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from musiva.core.errors import InvalidInput
 from musiva.core.types import COMPUTE, Action
 from musiva.policy.base import Trip
+from musiva.policy.fields import check_number
 
 __all__ = ["Adaptive"]
 
@@ -46,11 +47,9 @@ class Adaptive:
     keep = 2
 
     def __post_init__(self) -> None:
-        limits = {"tolerance": (0.0, 1.0), "gain": (0.0, 2.0), "max_gap": (0.0, 1.0)}
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not low <= value <= high:
-                raise InvalidInput(name, value, f"a number from {low:g} to {high:g}")
+        check_number("tolerance", self.tolerance, 0.0, 1.0)
+        check_number("gain", self.gain, 0.0, 2.0)
+        check_number("max_gap", self.max_gap, 0.0, 1.0)
 
     def begin(self, trip: Trip) -> Progress:
         """Raises InvalidInput for a model that is not calibrated."""
@@ -71,16 +70,20 @@ class Adaptive:
         if measured.get("surprise", 0.0) > 0.0:
             # The mean over all forecasts that were checked; the first value has none.
             surprise += (math.log(measured["surprise"]) - surprise) / memory.computed
-        gap = min(self.tolerance * math.exp(-self.gain * surprise), self.max_gap)
-        return Progress(computed, self._following(trip, evaluation, gap), surprise)
+        progress = Progress(computed, evaluation, surprise)
+        return replace(progress, following=self.after(trip, evaluation, progress))
 
     def act(self, trip: Trip, memory: Progress, evaluation: int) -> Action:
         if evaluation < memory.following:
             return HELD
         return FIRST if evaluation == 0 and trip.coarse else COMPUTE
 
-    def _following(self, trip: Trip, evaluation: int, gap: float) -> int:
-        """What is left of the path goes into equal gaps."""
+    def after(self, trip: Trip, evaluation: int, progress: Progress, longer: float = 1.0) -> int:
+        """The evaluation that computes next. What is left of the path goes into equal gaps, which
+        may be `longer` times as long as else.
+        """
+        usual = self.tolerance * math.exp(-self.gain * progress.surprise)
+        gap = min(usual * longer, self.max_gap)
         here = trip.times[evaluation]
         gaps = max(round((1.0 - here) / gap), 1) if gap > 0.0 else trip.num_evaluations
         there = here + (1.0 - here) / gaps

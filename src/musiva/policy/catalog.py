@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from musiva.core.errors import InvalidInput
 from musiva.policy.adaptive import Adaptive
+from musiva.policy.adaptive_tiles import AdaptiveTiles
 from musiva.policy.base import PROBES, TILE_PROBES, Policy, TilePolicy
 from musiva.policy.first_block import FirstBlock
 from musiva.policy.interval import Interval
@@ -28,6 +30,7 @@ POLICIES: Mapping[str, PolicyClass] = MappingProxyType(
         "never": Never,
         "interval": Interval,
         "adaptive": Adaptive,
+        "adaptive_tiles": AdaptiveTiles,
         "first_block": FirstBlock,
         "tea_cache": TeaCache,
         "ras": Ras,
@@ -84,13 +87,16 @@ def load_policy_class(place: str) -> tuple[str, PolicyClass]:
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
         raise InvalidInput("policy", place, "FILE.py:CLASS, a file that is there")
-    spec = importlib.util.spec_from_file_location(f"musiva_policy_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"musiva policy {path.resolve()}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their annotations up in the module of that name.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[spec.name]
         raise InvalidInput("policy", place, f"a file that Python can run ({error!r})") from error
     made = getattr(module, name, None)
     wanted = ("probes", "keep", "begin", "observe", "act")

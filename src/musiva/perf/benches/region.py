@@ -46,7 +46,7 @@ MIN_QUALITY = 60
 OVERHEAD_PAIRS = (60, 4)
 HERE = Path(__file__).parent
 # Every tile active, by the policy that has tiles; every evaluation computed, and probed.
-ALL_ACTIVE = "ras:share=1.0,refresh=1000"
+ALL_ACTIVE = "ras:share=1"
 PROBED = f"{HERE / 'probed.py'}:Probed"
 
 

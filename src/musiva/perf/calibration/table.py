@@ -28,7 +28,7 @@ def measure(pipeline: Pipeline, plan: Plan, first_seed: int) -> Iterator[Measure
             dense, whole = _pictures(engine, plan, steps, first_seed, None)
             for tolerance in TOLERANCES:
                 policy = f"adaptive:tolerance={tolerance}"
-                pictures, computed = _pictures(engine, plan, steps, first_seed, policy)
+                pictures, cost = _pictures(engine, plan, steps, first_seed, policy)
                 decibels = [psnr(p, d) for p, d in zip(pictures, dense, strict=True)]
                 likeness = [ssim(p, d) for p, d in zip(pictures, dense, strict=True)]
                 yield Measured(
@@ -37,14 +37,14 @@ def measure(pipeline: Pipeline, plan: Plan, first_seed: int) -> Iterator[Measure
                     psnr=statistics.fmean(decibels),
                     psnr_low=float(np.quantile(decibels, 0.05)),
                     ssim=statistics.fmean(likeness),
-                    cost=computed / whole,
+                    cost=cost / whole,
                 )
 
 
 def _pictures(
     engine: Engine, plan: Plan, steps: int, first_seed: int, policy: str | None
-) -> tuple[Sequence[np.ndarray], int]:
-    """One picture of each prompt, and how many evaluations were computed for all of them."""
+) -> tuple[Sequence[np.ndarray], float]:
+    """One picture of each prompt, and how many evaluations all that was computed is worth."""
     streams = [
         engine.stream(
             prompt,
@@ -56,10 +56,10 @@ def _pictures(
         )
         for i, prompt in enumerate(plan.prompts)
     ]
-    pictures, computed = [], 0
+    pictures, cost = [], 0.0
     for stream in streams:
         for event in stream:
             if event.kind == "picture":
                 pictures.append(np.asarray(event.picture))
-                computed += event.computed
-    return pictures, computed
+                cost += event.cost
+    return pictures, cost

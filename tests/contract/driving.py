@@ -1,0 +1,144 @@
+"""The engine's own loop around any denoiser: what policies are proved with.
+
+A `ContractPipeline` has no weights but the denoiser's: prompts are drawn, and the picture of a
+latent is its bytes, so that pictures are equal where latents are to the byte.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from musiva.core.pack import Grid
+from musiva.engine.pipeline import Defaults, Pipeline
+from musiva.ops.linear import Linears, choose_kernel
+from musiva.policy import Calibration, Conditions, PolicyClass, load_policy_class
+from musiva.samplers import NoiseModel
+from tests.contract.test_paged import model_of
+
+__all__ = ["ContractPipeline", "documented_policy", "pairwise", "pipeline_of"]
+
+FLOW = NoiseModel(prediction="flow", shift=1.5)
+CLIPPED = NoiseModel(prediction="epsilon", scheduler="DDIMScheduler", clip=3.0)
+FRAMES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Text rows that are drawn, by the prompt: a few of them, or many."""
+
+    width: int
+
+    def tokenize(self, prompt: str) -> list[int]:
+        return list(prompt.encode())
+
+    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+        seeds = [zlib.crc32(prompt.encode()) for prompt in prompts]
+        return [
+            torch.randn(1 + seed % 23, self.width, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class ContractPipeline(Pipeline):
+    """Clips of `FRAMES` latent frames where a token has two of them."""
+
+    def grid(self, size: tuple[int, int]) -> Grid:
+        width, height = size
+        frames = FRAMES // self.denoiser.patch[0] if self.denoiser.patch[0] > 1 else 1
+        return frames, height // self.unit, width // self.unit
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        width, height = size
+        frames = (FRAMES,) if self.denoiser.patch[0] > 1 else ()
+        return (self.denoiser.in_channels, *frames, height, width)
+
+    def decode(self, latent_CHW: Tensor) -> Tensor:
+        """[3, 1, n]: levels that are the bytes of the latent, then 0."""
+        level = latent_CHW.contiguous().flatten().view(torch.uint8).float()
+        level = torch.nn.functional.pad(level, (0, -len(level) % 3))
+        return (level / 127.5 - 1).view(3, 1, -1)
+
+
+def calibration() -> Calibration:
+    """Of latents and data predictions that move along random parabolas; the first evaluation may
+    be coarse.
+    """
+    total, runs = 12, 200
+    places = tuple(1 - i / total for i in range(total))
+    generator = torch.Generator().manual_seed(0)
+    level, slope, bend, noise = torch.randn(4, 2, 1, runs, generator=generator).unbind(0)
+    at_P1 = torch.tensor(places)[:, None]
+    clean_BPM = level + 0.5 * slope * at_P1 + 0.2 * bend * at_P1**2
+    both_BNM = torch.cat([(1 - at_P1) * clean_BPM + at_P1 * noise, clean_BPM], 1)
+    conditions = Conditions(steps=total, sampler="euler", guidance=3.0, size=(8, 8), prompts=8)
+    return Calibration(
+        places,
+        (0.4,),
+        both_BNM @ both_BNM.transpose(1, 2) / runs,
+        0.1 * torch.randn(2, 3, 3, generator=generator),
+        (0.0, 0.5, 0.0, 0.0),
+        conditions,
+        coarse=True,
+    )
+
+
+@cache
+def pipeline_of(name: str, *, clipped: bool = False) -> ContractPipeline:
+    """Around a denoiser of `tests.contract.test_paged.MODELS`. clipped: its data predictions are
+    clipped, so that no gap is taken in one leap.
+    """
+    denoiser = model_of(name)
+    unit = denoiser.patch[1]
+    assert denoiser.text_width is not None
+    return ContractPipeline(
+        name=name,
+        denoiser=denoiser,
+        text=Words(denoiser.text_width),
+        vae=SimpleNamespace(downscale=1),
+        noise=CLIPPED if clipped else FLOW,
+        defaults=Defaults(size=(8 * unit, 8 * unit), min_side=2 * unit, max_side=64),
+        linears=Linears(choose_kernel(torch.float32)),
+        device=torch.device("cpu"),
+        unit=unit,
+        calibration=calibration(),
+    )
+
+
+@cache
+def documented_policy() -> PolicyClass:
+    """The class of docs/policies.md, from a file."""
+    text = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
+    example = next(part for part in text.split("```python\n")[1:] if "class Restless" in part)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "restless.py"
+        file.write_text(example.split("```")[0], encoding="utf-8")
+        return load_policy_class(f"{file}:Restless")[1]
+
+
+def pairwise(*factors: Sequence[str]) -> set[tuple[str, ...]]:
+    """Few cases in which every two values of different factors meet."""
+    cases = list(product(*factors))
+    random.Random(0).shuffle(cases)
+    seen: set[tuple[tuple[int, str], ...]] = set()
+    chosen: set[tuple[str, ...]] = set()
+    # Those that bring most new pairs come first.
+    for least in range(math.comb(len(factors), 2), 0, -1):
+        for case in cases:
+            new = set(combinations(enumerate(case), 2)) - seen
+            if len(new) >= least:
+                seen |= new
+                chosen.add(case)
+    return chosen
