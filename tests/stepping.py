@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
 from musiva.core.types import Action, DenoiseItem, Event, Kind, StepPlan, StepResult
 from musiva.engine import Engine, InlineExecutor, Scheduler, StepLoop
 from musiva.engine.pipeline import Pipeline
-from musiva.policy import POLICIES, Policy
+from musiva.policy import POLICIES, Policy, TilePolicy, Trip
 
-__all__ = ["Bench", "Journal"]
+__all__ = ["Bench", "Journal", "Replay", "TileReplay", "replay_of"]
 
 
 class Journal:
@@ -32,6 +33,35 @@ class Journal:
                 last = outcome.action or item.actions[-1]
                 self.actions.setdefault(item.sample, []).extend([*item.actions[:-1], last])
                 self.measured.setdefault(item.sample, []).append(outcome.measured)
+
+
+class Replay:
+    """What a journal says; what was done is compared with it."""
+
+    def __init__(self, actions: Sequence[Action], probes: tuple[str, ...], keep: int) -> None:
+        self.actions, self.probes, self.keep = actions, probes, keep
+
+    def begin(self, trip: Trip) -> None:
+        return None
+
+    def observe(self, trip: Trip, memory: None, evaluation: int, action: Action, measured) -> None:
+        assert action == self.actions[evaluation]
+
+    def act(self, trip: Trip, memory: None, evaluation: int) -> Action:
+        return self.actions[evaluation]
+
+
+class TileReplay(Replay):
+    tile = (1, 1)
+
+
+def replay_of(policy: Policy, actions: Sequence[Action]) -> Replay:
+    """The journal of a policy, as a policy."""
+    if not isinstance(policy, TilePolicy):
+        return Replay(actions, policy.probes, policy.keep)
+    replay = TileReplay(actions, policy.probes, policy.keep)
+    replay.tile = policy.tile
+    return replay
 
 
 class Bench:
@@ -81,6 +111,21 @@ class Bench:
                 break
             steps = None if steps is None else steps - 1
         return self.pictures
+
+    def failed(self) -> dict[str, Exception]:
+        """Why requests failed, by request."""
+        failed = [event for event in self.events if event.kind == "failed"]
+        return {event.request: cast(Exception, event.error) for event in failed}
+
+    def made(self, sample: str) -> Event:
+        """The event that brought a picture."""
+        request, _, index = sample.rpartition("/")
+        (event,) = (
+            event
+            for event in self.events
+            if (event.kind, event.request, event.index) == ("picture", request, int(index))
+        )
+        return event
 
     def held(self, sample: str) -> list[str | None]:
         return [action.held for action in self.journal.actions[sample]]

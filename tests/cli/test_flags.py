@@ -23,6 +23,7 @@ KEY = {"--api-key-file"}
 STORE = {"--store-mib"}
 FROZEN = {
     "generate": {"prompt", *SOURCES, *KEY, *OUT, *PICTURE, *PATHS, *STORE, *MACHINE},
+    "inspect": {"picture", "--out", "--policy", *STORE, *MACHINE},
     "serve": {
         *("--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", "--policy"),
         *KEY,

@@ -267,3 +267,23 @@ def test_a_policy_of_ones_own(musiva: Musiva, tiny_model: Path, tmp_path: Path) 
     wrong = musiva("generate", "a fox", *options, "--policy", "half")
     assert wrong.code == 2
     assert "policy: got 'half'; allowed: never, interval" in wrong.err
+
+
+def test_how_much_was_computed_is_summed_up(
+    musiva: Musiva, calibrated_model: Path, tmp_path: Path
+) -> None:
+    flags = ("--steps", 20, "--seed", 1, "--size", "48x32", "--model", calibrated_model)
+    common = ("generate", "a red fox", "-n", 2, *flags, "--device", "cpu", "--out", tmp_path)
+    policy = "interval:interval=4,warmup=4"
+    for more, told in (
+        (("--policy", policy), f"2 pictures with policy {policy}: 40 % of the dense run computed"),
+        (("--quality", 1), "2 pictures at quality 1: "),
+        ((), ""),
+        (("--policy", "never"), ""),
+    ):
+        done = musiva(*common, *more)
+        assert done.code == 0, done.err
+        (line,) = done.err.splitlines()[-1:] or [""]
+        assert line.startswith(told)
+        assert ("of the dense run computed" in line) == bool(told)
+        assert len(done.out.split()) == 2

@@ -79,6 +79,42 @@ def test_pictures(ask: Ask) -> None:
     assert "user-agent: musiva/" in head
 
 
+def test_what_was_computed_is_told(ask: Ask) -> None:
+    spent = {"computed": 1, "cost": 2.5, "share": 0.625, "tiles": [1, 2], "tile_counts": [4, 1]}
+    data = [{"b64_json": base64.b64encode(png(7)).decode(), "seed": 7, **spent}]
+    known = {"output_format": "png", "policy": "ras", "num_evaluations": 4}
+    with scripted([answer({"data": data, **known})]) as server:
+        (picture,) = ask(server.url, "generate", "a fox").value
+    told = {"computed": 1, "cost": 2.5, "share": 0.625, "policy": "ras", "num_evaluations": 4}
+    assert {name: getattr(picture, name) for name in told} == told
+    assert (picture.tiles, picture.tile_counts) == ((1, 2), (4, 1))
+
+    active = {"tiles": [1, 2], "active_tiles": [0, 1]}
+    shown = {"b64_json": data[0]["b64_json"], "output_format": "png", "partial_image_index": 0}
+    at = {"index": 0, "evaluation": 2, "num_evaluations": 4}
+    script = [
+        STREAM,
+        progress(2, computed=1, cost=1.5, share=0.375, **active),
+        event("image_generation.partial_image", computed=True, **shown, **at, **active),
+        completed(policy="ras", num_evaluations=4, **spent),
+    ]
+    with scripted(script) as server:
+        step, preview, done = ask(server.url, "stream", "a fox").value
+    assert (step.computed, step.cost, step.share) == (1, 1.5, 0.375)
+    assert preview.computed is True
+    for one in (step, preview):
+        assert (one.tiles, one.active_tiles) == ((1, 2), (False, True))
+    assert {name: getattr(done.picture, name) for name in told} == told
+    assert (done.picture.tiles, done.picture.tile_counts) == ((1, 2), (4, 1))
+
+
+def test_an_older_server_tells_less(ask: Ask) -> None:
+    with scripted([generated(7)]) as server:
+        (picture,) = ask(server.url, "generate", "a fox").value
+    assert (picture.computed, picture.cost, picture.share, picture.policy) == (None,) * 4
+    assert (picture.tiles, picture.tile_counts) == (None, ())
+
+
 def test_a_base_url_may_have_a_path(ask: Ask) -> None:
     with scripted([answer({"status": "ok"})]) as server:
         assert ask(f"{server.url}/musiva/", "health").value == {"status": "ok"}
@@ -224,6 +260,9 @@ def test_errors_that_are_not_in_openais_shape(ask: Ask, body: bytes) -> None:
         b'{"data": [{"seed": 1, "b64_json": "!!!"}], "output_format": "png"}',
         b'{"data": [{"seed": 1, "b64_json": ""}], "output_format": "png"}',
         b'{"data": [{"seed": "1", "b64_json": "AAAA"}], "output_format": "png"}',
+        b'{"data": [{"seed": 1, "b64_json": "AAAA", "cost": "1"}], "output_format": "png"}',
+        b'{"data": [{"seed": 1, "b64_json": "AAAA", "tiles": [1]}], "output_format": "png"}',
+        b'{"data": [{"seed": 1, "b64_json": "AAAA", "tiles": [1, 2.5]}], "output_format": "png"}',
         b'{"data": 5}',
         b"[" * 200_000,
     ],

@@ -76,7 +76,7 @@ def test_none_is_the_default_here_and_there(engine: RemoteEngine, live: Live) ->
 
 
 def test_events_are_the_engines(engine: RemoteEngine, live: Live) -> None:
-    options = SMALL | {"steps": 8, "num_images": 2, "previews": 3}
+    options = SMALL | {"steps": 8, "num_images": 2, "previews": 3, "policy": "ras:side=1"}
     told, expected = (list(one.stream("a fox", **options)) for one in (engine, live.engine))
     assert len({e.request for e in told}) == 1
     assert told[-1] == Event(told[0].request, "done")
@@ -87,6 +87,9 @@ def test_events_are_the_engines(engine: RemoteEngine, live: Live) -> None:
         mine = by_place[e.kind, e.index, e.evaluation]
         assert (e.num_evaluations, e.error) == (mine.num_evaluations, None)
         assert (e.picture is None) == (e.kind == "progress")
+        assert (e.tiles, e.tile_counts) == (mine.tiles, mine.tile_counts)
+        if e.kind != "preview":
+            assert (e.computed, e.cost) == (mine.computed, pytest.approx(mine.cost, abs=1e-4))
         if e.picture is not None:
             assert isinstance(e.picture, np.ndarray)
             assert (e.picture.dtype, e.picture.shape) == (np.uint8, (24, 16, 3))

@@ -10,7 +10,7 @@ import math
 import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, product
 from pathlib import Path
@@ -21,13 +21,21 @@ import torch
 from torch import Tensor
 
 from musiva.core.pack import Grid
+from musiva.core.types import COMPUTE, GATES, Action, Gate
 from musiva.engine.pipeline import Defaults, Pipeline
 from musiva.ops.linear import Linears, choose_kernel
-from musiva.policy import Calibration, Conditions, PolicyClass, load_policy_class
+from musiva.policy import Calibration, Conditions, PolicyClass, Trip, load_policy_class
 from musiva.samplers import NoiseModel
 from tests.contract.test_paged import model_of
 
-__all__ = ["ContractPipeline", "documented_policy", "pairwise", "pipeline_of"]
+__all__ = [
+    "ContractPipeline",
+    "WhimOfGates",
+    "WhimOfTiles",
+    "documented_policy",
+    "pairwise",
+    "pipeline_of",
+]
 
 FLOW = NoiseModel(prediction="flow", shift=1.5)
 CLIPPED = NoiseModel(prediction="epsilon", scheduler="DDIMScheduler", clip=3.0)
@@ -126,6 +134,64 @@ def documented_policy() -> PolicyClass:
         file = Path(folder) / "restless.py"
         file.write_text(example.split("```")[0], encoding="utf-8")
         return load_policy_class(f"{file}:Restless")[1]
+
+
+@dataclass(frozen=True)
+class Whim:
+    """Whatever is allowed, by a seed."""
+
+    seed: int = 0
+    keep = 3
+    probes = ("surprise", "forecast_error")
+
+    def begin(self, trip: Trip) -> tuple[float | None, ...]:
+        return ()
+
+    def observe(self, trip: Trip, memory, evaluation: int, action: Action, measured):
+        return (*memory, measured.get("surprise"))
+
+    def act(self, trip: Trip, memory, evaluation: int) -> Action:
+        draw = random.Random(1000 * self.seed + evaluation)
+        if not evaluation:
+            return self.first(trip, draw)
+        if draw.random() < 0.3:
+            calibrated = draw.random() < 0.5
+            order = draw.randrange(2 if calibrated else 3)
+            return Action(compute=False, order=order, calibrated=calibrated)
+        if draw.random() < 0.2:
+            return COMPUTE
+        borrow = trip.guided and draw.random() < 0.3
+        return replace(self.some(trip, draw), order=draw.randrange(3), borrow=borrow)
+
+    def first(self, trip: Trip, draw: random.Random) -> Action:
+        return COMPUTE
+
+    def some(self, trip: Trip, draw: random.Random) -> Action:
+        raise NotImplementedError
+
+
+class WhimOfTiles(Whim):
+    tile = (2, 3)
+    probes = (*Whim.probes, "tile_error", "tile_variation")
+
+    def first(self, trip: Trip, draw: random.Random) -> Action:
+        return Action(coarse=trip.guided and draw.random() < 0.5)
+
+    def some(self, trip: Trip, draw: random.Random) -> Action:
+        chosen = [draw.random() < 0.4 for _ in trip.tile_tokens]
+        chosen[draw.randrange(len(chosen))] = True
+        return Action(tiles=tuple(chosen))
+
+
+class WhimOfGates(Whim):
+    probes = (*Whim.probes, *GATES)
+
+    def some(self, trip: Trip, draw: random.Random) -> Action:
+        probe = draw.choice(tuple(GATES))
+        if draw.random() < 0.3:
+            return Action(held=GATES[probe])
+        rescale = (1.0, -0.5, 0.1) if draw.random() < 0.3 else ()
+        return Action(gate=Gate(probe, draw.uniform(0.3, 1.5), rescale))
 
 
 def pairwise(*factors: Sequence[str]) -> set[tuple[str, ...]]:

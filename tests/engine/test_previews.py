@@ -19,6 +19,7 @@ from musiva.engine.preview import synthetic_pictures
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.state import EngineState, SampleState, admit, update
 from musiva.models.vae import AutoencoderKL
+from musiva.perf.quality import psnr
 from musiva.policy import Never, Trip
 
 
@@ -171,10 +172,6 @@ def test_a_sample_that_is_not_a_number_has_no_preview(tiny_model: Path) -> None:
     ):
         list(engine.stream("a fox", steps=4, previews=3))
     assert all(o.picture is None for result in results for o in result.outcomes)
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return float(-10 * np.log10(np.mean((a.astype(float) - b.astype(float)) ** 2) / 255**2))
 
 
 def quartered(picture_HWC: np.ndarray) -> np.ndarray:

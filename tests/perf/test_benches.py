@@ -76,12 +76,6 @@ def test_pictures_of_a_model(tiny_model: Path) -> None:
     assert [row.get("size") for row in found["rows"]] == ["16x16", "32x32", "128x128", None]
 
 
-def test_psnr() -> None:
-    black, grey = Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), (51, 51, 51))
-    assert pictures.psnr(black, grey) == pytest.approx(-20 * torch.log10(torch.tensor(0.2)).item())
-    assert pictures.psnr(grey, grey) == 100.0
-
-
 def test_the_worst_case_is_the_figure() -> None:
     findings = Findings()
     for ratio in (0.5, 0.8, 0.6):

@@ -164,7 +164,7 @@ def test_fields_are_checked(spec: str, told: str) -> None:
 @pytest.mark.parametrize("tile", [4, (4,), (0, 4), (2.0, 4), None, (True, 4)])
 def test_a_tile_is_two_whole_numbers(tile: object) -> None:
     made = type("Odd", (Never,), {"tile": tile})
-    with pytest.raises(InvalidInput, match="tile is \\(height, width\\)"):
+    with pytest.raises(InvalidInput, match="tile \\(height, width\\)"):
         build_policy("odd", {"odd": made})
 
 

@@ -70,6 +70,10 @@ def test_every_documented_answer_is_given_as_documented(
     ask = documented.ask
     body = {"prompt": "a fox", "n": 2, "steps": 4}
     ask(200, "POST", URL, json=body)
+    tiled = {**body, "policy": "ras:warmup=1", "size": "48x32"}
+    assert ask(200, "POST", URL, json=tiled).json()["data"][0]["tiles"] == [2, 3]
+    shown = {"stream": True, "partial_images": 3, "progress": True}
+    assert '"active_tiles":[1,' in ask(200, "POST", URL, json={**tiled, **shown}).text
     url = ask(200, "POST", URL, json={**body, "style": "vivid", "response_format": "url"})
     stream = ask(200, "POST", URL, json={**body, "stream": True, "partial_images": 2})
     assert "partial_image" in stream.text

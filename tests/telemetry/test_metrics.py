@@ -95,9 +95,23 @@ def test_evaluations_are_counted_by_what_was_done() -> None:
     plan = StepPlan(1, Kind.DENOISE, (ITEM, gated, gated, replace(ITEM, actions=(forecast,))))
     outcomes = (Outcome(), Outcome(action=held), Outcome(action=COMPUTE), Outcome())
     metrics.observe(plan, StepResult(1, outcomes, 0.5, rows=32))
-    for action, count in (("computed", 2), ("held", 1), ("forecast", 5)):
+    told = {"computed": 2, "partial": 0, "held": 1, "forecast": 5}
+    for action, count in told.items():
         assert value(metrics, "musiva_evaluations_total", action=action) == count
     assert value(metrics, "musiva_denoise_pack_samples_sum") == 2
+
+
+def test_evaluations_of_some_tiles_are_counted_apart() -> None:
+    metrics = Metrics()
+    some = replace(ITEM, actions=(Action(compute=False), Action(tiles=(True, False))))
+    plan = StepPlan(1, Kind.DENOISE, (some, some, ITEM, replace(ITEM, actions=(Action(),))))
+    # Of the second, pages were missing: all its tiles were computed.
+    outcomes = (Outcome(), Outcome(action=COMPUTE), Outcome(), Outcome(action=Action(held="all")))
+    metrics.observe(plan, StepResult(1, outcomes, 0.5, rows=32))
+    told = {"computed": 2, "partial": 1, "held": 1, "forecast": 2}
+    for action, count in told.items():
+        assert value(metrics, "musiva_evaluations_total", action=action) == count
+    assert value(metrics, "musiva_denoise_pack_samples_sum") == 3
 
 
 def test_a_store_is_asked_at_every_scrape() -> None:

@@ -51,7 +51,7 @@ def run(arguments: Namespace, env: Env) -> int:
         raise InvalidInput(
             "out", str(arguments.out), "a directory, since --grid writes one more picture"
         )
-    results = Results(wanted.prompts, arguments.n, destination)
+    results = Results(wanted.prompts, arguments.n, destination, _asked(wanted.options))
     if arguments.server is None:
         _locally(arguments, env, wanted, results)
     else:
@@ -85,6 +85,13 @@ def _wanted(arguments: Namespace) -> Wanted:
     options = known | {name: value for name, value in said.items() if value is not None}
     options.setdefault("seed", secrets.randbits(32))
     return Wanted(tuple(prompts), options, arguments.model, model)
+
+
+def _asked(options: Mapping[str, Any]) -> str:
+    """What chooses how much is computed."""
+    if options.get("quality", 100) != 100:
+        return f"at quality {options['quality']}"
+    return f"with policy {options['policy']}" if options.get("policy") else ""
 
 
 def _remotely(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -> None:
@@ -159,7 +166,8 @@ def _collect(engine: Engine, requests: list[Request], results: Results) -> None:
         elif event.kind == "picture":
             picture = Image.fromarray(event.picture)  # pyright: ignore[reportArgumentType]
             content = png_of(picture, engine.parameters(request, event.index))
-            results.add(place, event.index, request.seed + event.index, picture, content)
+            seed, share = request.seed + event.index, event.cost / event.num_evaluations
+            results.add(place, event.index, seed, picture, content, share)
         elif event.error is not None:
             results.fail(place, event.error)
 

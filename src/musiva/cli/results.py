@@ -24,26 +24,33 @@ class Results:
     """Every picture is written when it is there. A picture is known by the place of its prompt and
     its index there.
 
-    As a context it shows progress. A prompt that fails does not take the others with it: leaving
+    As a context it shows progress, and at its end how much of the dense run was computed, where it
+    was not all. asked: what chose that, such as "at quality 80". A prompt that fails does not take the others with it: leaving
     the context raises the first failure; later ones of another kind are logged.
     """
 
-    def __init__(self, prompts: Sequence[str], per_prompt: int, destination: Destination) -> None:
-        self._prompts, self._per_prompt = prompts, per_prompt
+    def __init__(
+        self, prompts: Sequence[str], per_prompt: int, destination: Destination, asked: str = ""
+    ) -> None:
+        self._prompts, self._per_prompt, self._asked = prompts, per_prompt, asked
         self._destination = destination
         self._evaluations: dict[tuple[int, int], int] = {}
         self._pictures: dict[tuple[int, int], Image.Image] = {}
         self._seeds: dict[tuple[int, int], int] = {}
+        self._shares: list[float] = []
         self._failures: list[Exception] = []
         self._warned: set[str] = set()
 
     def __enter__(self) -> Results:
-        count = len(self._prompts) * self._per_prompt
-        self.progress = Progress(sys.stderr, f"{count} picture{'s' if count > 1 else ''}")
+        self.progress = Progress(sys.stderr, _pictures(len(self._prompts) * self._per_prompt))
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
         self.progress.__exit__(kind, *rest)
+        if any(share < 1.0 for share in self._shares):
+            share = sum(self._shares) / len(self._shares)
+            told = " ".join(filter(None, [_pictures(len(self._shares)), self._asked]))
+            print(f"{told}: {100 * share:.0f} % of the dense run computed", file=sys.stderr)
         if kind is None and self._failures:
             raise self._failures[0]
 
@@ -55,8 +62,20 @@ class Results:
         for _ in range(before, evaluation):
             self.progress.advance(total)
 
-    def add(self, place: int, index: int, seed: int, picture: Image.Image, content: bytes) -> None:
-        """content: its PNG file. Raises Unavailable when it cannot be written."""
+    def add(
+        self,
+        place: int,
+        index: int,
+        seed: int,
+        picture: Image.Image,
+        content: bytes,
+        share: float | None,
+    ) -> None:
+        """content: its PNG file. share: of the dense run, that was computed; None where a server
+        does not tell. Raises Unavailable when it cannot be written.
+        """
+        if share is not None:
+            self._shares.append(share)
         self._pictures[place, index] = picture
         self._seeds[place, index] = seed
         stem = stem_of(self._prompts[place], seed)
@@ -89,3 +108,7 @@ class Results:
         note = {"grid": list(self._prompts), "seed": seed}
         stem = f"{stem_of(self._prompts[0], seed)}-grid"
         print(self._destination.write(png_of(grid_of(rows), note), stem))
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{'s' if count > 1 else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypedDict, TypeVar
 
 from musiva.client.failures import failure_of, unexpected
 from musiva.client.pictures import Completed, Event, Picture, Preview, Progress
@@ -141,6 +141,9 @@ def pictures_of(content: bytes) -> list[Picture]:
             seed=_whole(item, "seed"),
             index=index,
             warnings=tuple(map(str, said)),
+            tile_counts=_counts(item, "tile_counts"),
+            **_policy(answer),
+            **_spent(item),
         )
         for index, item in enumerate(map(_object, data))
     ]
@@ -151,7 +154,9 @@ def _progress(event: Json) -> Progress:
         index=_whole(event, "index"),
         evaluation=_whole(event, "evaluation"),
         num_evaluations=_whole(event, "num_evaluations"),
-        waiting=None if event.get("waiting") is None else _whole(event, "waiting"),
+        waiting=_known(_whole, event, "waiting"),
+        active_tiles=tuple(map(bool, _counts(event, "active_tiles"))),
+        **_spent(event),
     )
 
 
@@ -163,6 +168,9 @@ def _preview(event: Json) -> Preview:
         number=_whole(event, "partial_image_index"),
         evaluation=_whole(event, "evaluation"),
         num_evaluations=_whole(event, "num_evaluations"),
+        computed=_known(_truth, event, "computed"),
+        tiles=_tiles(event),
+        active_tiles=tuple(map(bool, _counts(event, "active_tiles"))),
     )
 
 
@@ -175,8 +183,79 @@ def _completed(event: Json) -> Completed:
         seed=_whole(event, "seed"),
         index=index,
         warnings=tuple(map(str, said)) if isinstance(said, list) else (),
+        tile_counts=_counts(event, "tile_counts"),
+        **_policy(event),
+        **_spent(event),
     )
     return Completed(index=index, picture=picture, timing=_object(event.get("timing") or {}))
+
+
+class Policy(TypedDict):
+    policy: str | None
+    num_evaluations: int | None
+
+
+class Spent(TypedDict):
+    computed: int | None
+    cost: float | None
+    share: float | None
+    tiles: tuple[int, int] | None
+
+
+def _policy(where: Json) -> Policy:
+    """Of a whole answer or a finished picture."""
+    return Policy(
+        policy=_known(_text, where, "policy"),
+        num_evaluations=_known(_whole, where, "num_evaluations"),
+    )
+
+
+def _spent(where: Json) -> Spent:
+    return Spent(
+        computed=_known(_whole, where, "computed"),
+        cost=_known(_number, where, "cost"),
+        share=_known(_number, where, "share"),
+        tiles=_tiles(where),
+    )
+
+
+def _known(read: Callable[[Json, str], T], where: Json, name: str) -> T | None:
+    """None for what an older server does not tell."""
+    return None if where.get(name) is None else read(where, name)
+
+
+def _tiles(where: Json) -> tuple[int, int] | None:
+    match _counts(where, "tiles"):
+        case (rows, columns):
+            return rows, columns
+        case ():
+            return None
+        case _:
+            raise TypeError("tiles is no pair of rows and columns")
+
+
+def _counts(where: Json, name: str) -> tuple[int, ...]:
+    """Whole numbers; none where they are absent."""
+    values = where.get(name)
+    if values is None:
+        return ()
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise TypeError(f"{name} is no list of whole numbers")
+    return tuple(values)
+
+
+def _truth(where: Json, name: str) -> bool:
+    value = where[name]
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is neither true nor false")
+    return value
+
+
+def _number(where: Json, name: str) -> float:
+    value = where[name]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} is no number")
+    return float(value)
 
 
 def _object(value: object) -> Json:

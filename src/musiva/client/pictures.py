@@ -74,12 +74,23 @@ class Encoded:
 class Picture(Encoded):
     """A finished picture. index: which one of the request's. seed: the one that gives it alone.
 
-    warnings: what the server said of values that have no effect.
+    warnings: what the server said of values that have no effect. policy: what chose what was
+    computed. computed: evaluations that were computed in full, of num_evaluations of the dense run.
+    cost: full ones that all that was computed is worth; share: that over the dense run's. None of a
+    server that does not tell. tiles: (rows, columns), and tile_counts: evaluations that computed
+    each, row by row, of a policy that has tiles.
     """
 
     seed: int
     index: int = 0
     warnings: tuple[str, ...] = ()
+    policy: str | None = None
+    num_evaluations: int | None = None
+    computed: int | None = None
+    cost: float | None = None
+    share: float | None = None
+    tiles: tuple[int, int] | None = None
+    tile_counts: tuple[int, ...] = ()
 
     @cached_property
     def parameters(self) -> dict[str, object]:
@@ -96,23 +107,37 @@ class Picture(Encoded):
 class Progress:
     """Picture `index` has had `evaluation` of `num_evaluations` model evaluations.
 
-    waiting: requests before it in the queue, None once it runs.
+    waiting: requests before it in the queue, None once it runs. computed, cost, share: so far, as
+    of a `Picture`. tiles: (rows, columns), and active_tiles: which of them the evaluation computed,
+    row by row, of a policy that has tiles.
     """
 
     index: int
     evaluation: int
     num_evaluations: int
     waiting: int | None = None
+    computed: int | None = None
+    cost: float | None = None
+    share: float | None = None
+    tiles: tuple[int, int] | None = None
+    active_tiles: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview(Encoded):
-    """What picture `index` is on its way to. number: counts the previews of this picture from 0."""
+    """What picture `index` is on its way to. number: counts the previews of this picture from 0.
+
+    computed: whether the model ran at the evaluation that it shows. tiles, active_tiles: as of
+    `Progress`.
+    """
 
     index: int
     number: int
     evaluation: int
     num_evaluations: int
+    computed: bool | None = None
+    tiles: tuple[int, int] | None = None
+    active_tiles: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

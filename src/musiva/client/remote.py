@@ -124,7 +124,8 @@ class RemoteEngine:
         **options: Unpack[EngineOptions],
     ) -> RemoteStream:
         """Events of one request up to "done", as of an engine; of those that come faster than the
-        server can send them, it leaves out "progress" and "preview". previews: up to one per
+        server can send them, it leaves out "progress" and "preview", and a preview does not tell
+        what was computed so far. Actions are not told. previews: up to one per
         evaluation but the last, and at most 100; more are refused once the server has told how
         many evaluations there are. Raises what the request failed of, also what an engine refuses
         at once; leaving the loop early cancels it.
@@ -201,14 +202,27 @@ class RemoteStream(Iterator[Event]):
     def _event(self, told: ServerEvent) -> Event | None:
         """None for news of the queue, which an engine does not tell."""
         if isinstance(told, Completed):
-            total = self._num_evaluations
-            pixels_HWC = _pixels(told.picture)
-            return Event(self._request, "picture", told.index, total, total, pixels_HWC)
+            total, picture = self._num_evaluations, told.picture
+            return Event(
+                self._request,
+                "picture",
+                told.index,
+                total,
+                total,
+                _pixels(picture),
+                computed=picture.computed or 0,
+                cost=picture.cost or 0.0,
+                tiles=picture.tiles,
+                tile_counts=picture.tile_counts,
+            )
         self._num_evaluations = told.num_evaluations
         at = (told.index, told.evaluation, told.num_evaluations)
         if isinstance(told, Preview):
-            return Event(self._request, "preview", *at, _pixels(told))
-        return Event(self._request, "progress", *at) if told.evaluation else None
+            return Event(self._request, "preview", *at, _pixels(told), tiles=told.tiles)
+        if not told.evaluation:
+            return None
+        spent = {"computed": told.computed or 0, "cost": told.cost or 0.0}
+        return Event(self._request, "progress", *at, tiles=told.tiles, **spent)
 
 
 async def _draw(streams: Sequence[AsyncStream], previews: int) -> list[Picture]:

@@ -42,6 +42,7 @@ MAX_SEED = 2**63 - 1
 class Submission:
     request: Request
     policy: Policy
+    trip: Trip
     rows: int
     latents: Sequence[Tensor] | None
     listener: Listener
@@ -165,11 +166,7 @@ class Engine:
         Raises InvalidInput naming the first field that is not allowed, its value and what is.
         """
         defaults = self.pipeline.defaults
-        size = (
-            defaults.size
-            if size is None
-            else (_whole("size", size[0], 1), _whole("size", size[1], 1))
-        )
+        size = defaults.size if size is None else _size(size)
         self.pipeline.check_size(size)
         count = 1 if num_images is None else num_images
         count = _whole("num_images", count, 1, defaults.max_images)
@@ -260,8 +257,9 @@ class Engine:
         """
         if latents is not None:
             self._check_latents(request, latents)
-        policy, rows = self.policy_of(request), self.rows_of(request)
-        submission = Submission(request, policy, rows, latents, listener)
+        # Here and not in the engine's thread, which whatever a user's class raises would stop.
+        policy, trip = self.policy_of(request), self.trip_of(request)
+        submission = Submission(request, policy, trip, self.rows_of(request), latents, listener)
         with self._wake:
             self.check()
             if len(self._listeners) >= self.config.max_waiting:
@@ -441,7 +439,7 @@ class Engine:
                 self._loop.submit(
                     s.request,
                     policy=s.policy,
-                    trip=self.trip_of(s.request),
+                    trip=s.trip,
                     rows=s.rows,
                     latents=s.latents,
                 )
@@ -486,6 +484,12 @@ def _whole(field: str, value: object, low: int, high: int | None = None) -> int:
     ):
         raise InvalidInput(field, value, allowed)
     return value
+
+
+def _size(value: object) -> tuple[int, int]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise InvalidInput("size", value, "(width, height) in pixels")
+    return _whole("size", value[0], 1), _whole("size", value[1], 1)
 
 
 def _number(field: str, value: object, low: float, high: float) -> float:

@@ -113,7 +113,10 @@ class InlineExecutor:
         return len(self._slots)
 
     def put_latent(self, sample: str, latent_CHW: Tensor) -> None:
-        """Give a sample its starting latent, at the noise level of its first evaluation."""
+        """Give a sample its starting latent, at the noise level of its first evaluation, and let
+        go of what one of its id had.
+        """
+        self._free(sample)
         tokens_LC, grid = patchify(
             latent_CHW.to(self.pipeline.device, torch.float32), self.pipeline.denoiser.patch
         )

@@ -25,7 +25,9 @@ class Executor(Protocol):
     def execute(self, plan: StepPlan) -> StepResult: ...
 
     def put_latent(self, sample: str, latent_CHW: Tensor) -> None:
-        """Give a sample that no plan has named yet its starting latent."""
+        """Give a sample that no plan has named yet its starting latent. What one of its id had
+        that ended is let go of.
+        """
         ...
 
     def check_integrity(self, live: Sequence[str]) -> None:
@@ -66,8 +68,13 @@ class StepLoop:
             for i in range(request.num_images)
         ]
         admit(self.state, samples)
-        for sample, latent_CHW in zip(samples, latents or [], strict=False):
+        if latents is None:
+            return
+        for sample, latent_CHW in zip(samples, latents, strict=True):
             self.executor.put_latent(sample.id, latent_CHW)
+        # What samples of these ids had that ended just now is gone with it.
+        new = {sample.id for sample in samples}
+        self.state.released = [name for name in self.state.released if name not in new]
 
     def cancel(self, request: str) -> bool:
         """Drop a request between two steps; its slots are freed by the next one. False if it is not

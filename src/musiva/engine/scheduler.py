@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Kind, StepPlan
 from musiva.engine.state import EngineState, SampleState, Stage
-from musiva.policy import TilePolicy
 
 __all__ = ["Scheduler"]
 
@@ -77,9 +76,9 @@ def _denoise(sample: SampleState) -> DenoiseItem:
         guidance=request.guidance,
         fresh=sample.fresh,
         preview=_has_preview(sample),
-        probes=sample.policy.probes if sample.next[-1].compute else (),
-        keep=sample.policy.keep,
-        tile=sample.policy.tile if isinstance(sample.policy, TilePolicy) else None,
+        probes=sample.asks.probes if sample.next[-1].compute else (),
+        keep=sample.asks.keep,
+        tile=sample.trip.tile,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,10 +10,9 @@ from enum import Enum, auto
 from itertools import compress
 from types import MappingProxyType
 
-from musiva.core.errors import ExecutionFailed, InvalidInput
+from musiva.core.errors import ExecutionFailed
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import (
-    GATES,
     Action,
     DecodeItem,
     DenoiseItem,
@@ -26,7 +24,8 @@ from musiva.core.types import (
     StepResult,
     TileValues,
 )
-from musiva.policy import Policy, TilePolicy, Trip
+from musiva.engine.actions import checked
+from musiva.policy import Asks, Policy, TilePolicy, Trip
 
 __all__ = ["EngineState", "SampleState", "Stage", "admit", "cancel", "update"]
 
@@ -41,8 +40,9 @@ class Stage(Enum):
 @dataclass(slots=True)
 class SampleState:
     """One picture of a request on its way. rows: packed rows of all its branches, padding
-    included. memory: what its policy remembers. next: what its policy wants done, up to the next
-    evaluation that computes. actions: its journal, one per evaluation, as it was done.
+    included. asks: what its policy wants to be measured and kept. memory: what it remembers. next:
+    what it wants done, up to the next evaluation that computes. actions: its journal, one per
+    evaluation, as it was done.
     """
 
     id: str
@@ -52,6 +52,7 @@ class SampleState:
     fresh: bool
     policy: Policy
     trip: Trip
+    asks: Asks = field(default_factory=Asks)
     memory: object = None
     next: tuple[Action, ...] = ()
     actions: list[Action] = field(default_factory=list)
@@ -162,16 +163,17 @@ def decide(
     actions: list[Action] = []
     try:
         if not sample.actions:
+            sample.asks = Asks.of(policy)
             sample.memory = policy.begin(trip)
         elif (done := sample.actions[-1]).compute:
             sample.memory = _observed(sample, done, measured)
         for evaluation in range(sample.evaluation, trip.num_evaluations):
             wanted = policy.act(trip, sample.memory, evaluation)
-            action = _checked(wanted, evaluation, policy, trip)
+            action = checked(wanted, evaluation, sample.asks, trip)
             actions.append(action)
             if action.compute:
                 break
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         log.exception("sample %s: its policy failed at %d", sample.id, sample.evaluation)
         name = type(policy).__name__
         return ExecutionFailed(f"policy {name} failed at evaluation {sample.evaluation}: {error}")
@@ -188,71 +190,6 @@ def _observed(
         return policy.observe(trip, sample.memory, last, done, measured)
     numbers = {name: x for name, x in measured.items() if not isinstance(x, tuple)}
     return policy.observe(trip, sample.memory, last, done, numbers)
-
-
-def _checked(action: object, evaluation: int, policy: Policy, trip: Trip) -> Action:
-    """The action, as a journal has it. Raises InvalidInput for what no executor could do."""
-    if not isinstance(action, Action):
-        raise InvalidInput("action", action, "an Action")
-    if action.borrow and not (action.compute and trip.guided):
-        raise InvalidInput("borrow", True, "False where nothing is computed, or without guidance")
-    if action.coarse and (evaluation or not action.full or not trip.guided or action.borrow):
-        allowed = "False except at evaluation 0, computed in full, with guidance"
-        raise InvalidInput("coarse", True, allowed)
-    if action.tiles is not None:
-        _check_tiles(action.tiles, action, trip)
-        if all(action.tiles):
-            action = replace(action, tiles=None)
-    if action.gate is not None or action.held is not None:
-        _check_gate(action, policy)
-    # Where all is computed this says which forecast a probe compares it with.
-    if action.calibrated and not trip.calibrated:
-        raise InvalidInput("calibrated", True, "False: the model has no calibration")
-    if action.full and not action.borrow:
-        return action
-    if evaluation == 0:
-        allowed = "to compute all at evaluation 0: nothing is known before it"
-        raise InvalidInput("action", action, allowed)
-    if action.compute and not action.borrow and action.tiles is None:
-        return action
-    if not 0 <= action.order < policy.keep:
-        allowed = f"below {policy.keep}, the number of values it keeps"
-        raise InvalidInput("order", action.order, allowed)
-    if action.calibrated and action.order > 1:
-        raise InvalidInput("order", action.order, "0 or 1 where it is calibrated")
-    return action
-
-
-def _check_tiles(tiles: object, action: Action, trip: Trip) -> None:
-    """Raises InvalidInput for tiles that cannot be computed."""
-    if not action.compute or action.gate is not None or action.held is not None:
-        allowed = "None where the model does not run, or where a gate decides or something is held"
-        raise InvalidInput("tiles", tiles, allowed)
-    if not isinstance(tiles, tuple) or not all(isinstance(chosen, bool) for chosen in tiles):
-        raise InvalidInput("tiles", tiles, "a tuple of bools")
-    if trip.tiles is None:
-        raise InvalidInput("tiles", tiles, "None: the policy has no `tile`")
-    if len(tiles) != len(trip.tile_tokens) or not any(tiles):
-        rows, columns = trip.tiles
-        allowed = f"one for each of {rows} x {columns} tiles, of which at least one is computed"
-        raise InvalidInput("tiles", tiles, allowed)
-
-
-def _check_gate(action: Action, policy: Policy) -> None:
-    """Raises InvalidInput for a gate that cannot decide, and for what is not kept."""
-    gate = action.gate
-    if not action.compute or (gate is not None and action.held is not None):
-        allowed = "a gate or something held, not both, where the model runs"
-        raise InvalidInput("action", action, allowed)
-    probes = [probe for probe in GATES if probe in policy.probes]
-    if gate is not None and gate.probe not in probes:
-        allowed = f"one of the policy's probes that is out of {', '.join(GATES)}"
-        raise InvalidInput("gate", gate.probe, allowed)
-    if gate is not None and math.isnan(gate.threshold):
-        raise InvalidInput("threshold", gate.threshold, "a number")
-    if action.held is not None and action.held not in [GATES[probe] for probe in probes]:
-        allowed = f"what the policy's probes keep: {', '.join(GATES[p] for p in probes) or 'none'}"
-        raise InvalidInput("held", action.held, allowed)
 
 
 def cancel(state: EngineState, request: str) -> bool:
@@ -350,8 +287,8 @@ def _advance(
 
 def _without_effect(sample: SampleState) -> str | None:
     """A policy that could have skipped something, and never did: users and logs are told."""
-    policy, done = sample.policy, sample.actions
-    if not (policy.keep or policy.probes) or len(done) < 2:
+    asks, done = sample.asks, sample.actions
+    if not (asks.keep or asks.probes) or len(done) < 2:
         return None
     if any(not action.full or action.borrow for action in done):
         return None

@@ -19,7 +19,7 @@ from __future__ import annotations
 from musiva.policy.adaptive import Adaptive
 from musiva.policy.adaptive_tiles import AdaptiveTiles
 from musiva.policy.bands import EDGES, Bands, bands_of
-from musiva.policy.base import PROBES, TILE_PROBES, Policy, TilePolicy, Trip
+from musiva.policy.base import PROBES, TILE_PROBES, Asks, Policy, TilePolicy, Trip
 from musiva.policy.calibration import FOLDER, Calibration, Conditions, Measured
 from musiva.policy.catalog import (
     POLICIES,
@@ -47,6 +47,7 @@ __all__ = [
     "Adaptive",
     "AdaptiveTiles",
     "Anchors",
+    "Asks",
     "Bands",
     "Calibration",
     "Conditions",

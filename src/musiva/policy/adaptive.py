@@ -76,7 +76,9 @@ class Adaptive:
     def act(self, trip: Trip, memory: Progress, evaluation: int) -> Action:
         if evaluation < memory.following:
             return HELD
-        return FIRST if evaluation == 0 and trip.coarse else COMPUTE
+        # No tolerance at all is the dense run.
+        coarse = evaluation == 0 and trip.coarse and self.tolerance > 0.0
+        return FIRST if coarse else COMPUTE
 
     def after(self, trip: Trip, evaluation: int, progress: Progress, longer: float = 1.0) -> int:
         """The evaluation that computes next. What is left of the path goes into equal gaps, which
@@ -84,8 +86,10 @@ class Adaptive:
         """
         usual = self.tolerance * math.exp(-self.gain * progress.surprise)
         gap = min(usual * longer, self.max_gap)
+        if gap <= 0.0:
+            return evaluation + 1
         here = trip.times[evaluation]
-        gaps = max(round((1.0 - here) / gap), 1) if gap > 0.0 else trip.num_evaluations
+        gaps = max(round((1.0 - here) / gap), 1)
         there = here + (1.0 - here) / gaps
         if gaps == 1:
             return trip.num_evaluations

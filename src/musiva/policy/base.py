@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
+from musiva.core.errors import InvalidInput
 from musiva.core.rows import Grid
 from musiva.core.tiling import Tile, tile_shape, tile_sizes
 from musiva.core.types import GATES, Action, TileValues
 from musiva.policy.calibration import Calibration
+from musiva.policy.fields import check_whole
 from musiva.samplers import Schedule, clean_weights
 
-__all__ = ["PROBES", "TILE_PROBES", "Policy", "TilePolicy", "Trip"]
+__all__ = ["PROBES", "TILE_PROBES", "Asks", "Policy", "TilePolicy", "Trip"]
 
 M = TypeVar("M")
 
@@ -45,8 +47,8 @@ class Trip:
     how much of an error of the data prediction reaches the final latent. times: how far along, from
     0 to 1; where the model is calibrated, in evaluations of the calibrated path. guided: there is
     an unconditional branch, which an action may borrow. calibrated: actions may be, too. coarse:
-    the first one may be. tiles: (rows, columns) of them, and tile_tokens: the tokens of each, of a
-    policy that has tiles.
+    the first one may be. tiles: (rows, columns) of them, tile_tokens: the tokens of each, and tile:
+    (height, width) of one in tokens, of a policy that has tiles.
     """
 
     places: tuple[float, ...]
@@ -57,6 +59,7 @@ class Trip:
     coarse: bool = False
     tiles: tuple[int, int] | None = None
     tile_tokens: tuple[int, ...] = ()
+    tile: Tile | None = None
 
     @classmethod
     def along(
@@ -74,7 +77,8 @@ class Trip:
 
     def tiled(self, grid: Grid, tile: Tile) -> Trip:
         """With the tiles of a sample of this grid."""
-        return replace(self, tiles=tile_shape(grid, tile), tile_tokens=tile_sizes(grid, tile))
+        shape, sizes = tile_shape(grid, tile), tile_sizes(grid, tile)
+        return replace(self, tiles=shape, tile_tokens=sizes, tile=tile)
 
     @property
     def num_evaluations(self) -> int:
@@ -142,3 +146,37 @@ class TilePolicy(Policy[M], Protocol[M]):
         measured: of `TILE_PROBES` too.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """What a policy asks to be measured and kept of a sample: read from it once, since a class of a
+    user can say anything, and something else each time.
+    """
+
+    probes: tuple[str, ...] = ()
+    keep: int = 0
+
+    @classmethod
+    def of(cls, policy: Policy) -> Asks:
+        """Raises InvalidInput for "probes", "keep" or "tile"."""
+        probes, keep, known = policy.probes, policy.keep, PROBES
+        if isinstance(policy, TilePolicy):
+            _check_tile(policy.tile)
+            known += TILE_PROBES
+        if not isinstance(probes, tuple) or any(probe not in known for probe in probes):
+            raise InvalidInput("probes", probes, f"out of {', '.join(known)}, in a tuple")
+        check_whole("keep", keep, 0, 1000)
+        return cls(probes, keep)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The probes that gates measure."""
+        return tuple(probe for probe in GATES if probe in self.probes)
+
+
+def _check_tile(tile: object) -> None:
+    """Raises InvalidInput."""
+    sides = tile if isinstance(tile, tuple) else ()
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise InvalidInput("tile", tile, "(height, width), from 1 token each")

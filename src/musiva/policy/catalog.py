@@ -14,7 +14,7 @@ from types import MappingProxyType
 from musiva.core.errors import InvalidInput
 from musiva.policy.adaptive import Adaptive
 from musiva.policy.adaptive_tiles import AdaptiveTiles
-from musiva.policy.base import PROBES, TILE_PROBES, Policy, TilePolicy
+from musiva.policy.base import Asks, Policy
 from musiva.policy.first_block import FirstBlock
 from musiva.policy.interval import Interval
 from musiva.policy.never import Never
@@ -41,7 +41,7 @@ POLICIES: Mapping[str, PolicyClass] = MappingProxyType(
 
 def build_policy(spec: str, policies: Mapping[str, PolicyClass] = POLICIES) -> Policy:
     """Raises InvalidInput for "policy" if there is none of that name, or for a field of it."""
-    name, _, given = spec.partition(":")
+    name, _, given = spec.partition(":") if isinstance(spec, str) else ("", "", "")
     if name not in policies:
         raise InvalidInput("policy", spec, f"{', '.join(policies)}, then :FIELD=VALUE,...")
     made = policies[name]
@@ -55,15 +55,12 @@ def build_policy(spec: str, policies: Mapping[str, PolicyClass] = POLICIES) -> P
         values[field] = _number(spec, field, text)
     try:
         policy = made(**values)
+        Asks.of(policy)
     except InvalidInput as error:
         raise InvalidInput("policy", spec, f"{error.field} {error.allowed}") from error
-    probes = PROBES
-    if isinstance(policy, TilePolicy):
-        _check_tile(spec, policy.tile)
-        probes += TILE_PROBES
-    unknown = [probe for probe in policy.probes if probe not in probes]
-    if unknown:
-        raise InvalidInput("policy", spec, f"one with probes out of {', '.join(probes)}")
+    except Exception as error:
+        # The constructor of a user's class is anybody's code.
+        raise InvalidInput("policy", spec, f"one that can be made ({error!r})") from error
     return policy
 
 
@@ -95,7 +92,7 @@ def load_policy_class(place: str) -> tuple[str, PolicyClass]:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[spec.name]
         raise InvalidInput("policy", place, f"a file that Python can run ({error!r})") from error
     made = getattr(module, name, None)
@@ -110,13 +107,6 @@ def _fields(made: PolicyClass) -> list[str]:
     if not dataclasses.is_dataclass(made):
         return []
     return [f.name for f in dataclasses.fields(made)]
-
-
-def _check_tile(spec: str, tile: object) -> None:
-    """Raises InvalidInput. A class of a user can say anything."""
-    sides = tile if isinstance(tile, tuple) else ()
-    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise InvalidInput("policy", spec, "one whose tile is (height, width), from 1 token each")
 
 
 def _number(spec: str, field: str, text: str) -> int | float:

@@ -31,7 +31,22 @@ FileFormat = Literal["png", "jpeg", "webp"]
 BACKGROUND = "opaque"
 Quality = Literal["low", "medium", "high"]
 Count = Annotated[int, Field(ge=0)]
-Computed = Annotated[int, Field(ge=0, description="evaluations that the model computed of it")]
+Computed = Annotated[int, Field(ge=0, description="evaluations that were computed in full of it")]
+Cost = Annotated[
+    float, Field(ge=0, description="full evaluations that all that was computed of it is worth")
+]
+Share = Annotated[float, Field(ge=0, le=1, description="cost over the evaluations of a dense run")]
+Tiles = Annotated[
+    Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None,
+    Field(description="[rows, columns]; null where the policy has none"),
+]
+TileCounts = Annotated[
+    list[Count] | None, Field(description="evaluations that computed each tile, row by row")
+]
+ActiveTiles = Annotated[
+    list[Annotated[int, Field(ge=0, le=1)]] | None,
+    Field(description="1 for each tile that `evaluation` computed, row by row; null as `tiles`"),
+]
 Seed = Annotated[int, Field(ge=0, description="that makes this picture alone")]
 Policy = Annotated[str, Field(description="what chose which evaluations are computed")]
 Size = Annotated[str, Field(pattern="^[0-9]+x[0-9]+$", description="WIDTHxHEIGHT in pixels")]
@@ -67,16 +82,24 @@ class Timing(Answer):
     seconds: Annotated[float, Field(ge=0, description="since the request came")]
 
 
-class InlinePicture(Answer):
+class Spent(Answer):
+    """What was computed of a picture."""
+
+    computed: Computed
+    cost: Cost
+    share: Share
+    tiles: Tiles
+    tile_counts: TileCounts
+
+
+class InlinePicture(Spent):
     b64_json: str
     seed: Seed
-    computed: Computed
 
 
-class LinkedPicture(Answer):
+class LinkedPicture(Spent):
     url: Annotated[str, Field(description="gone when newer pictures need its room")]
     seed: Seed
-    computed: Computed
 
 
 class ImagesAnswer(Answer):
@@ -110,9 +133,12 @@ class PartialImage(Answer):
     index: Annotated[Count, Field(description="which picture of n")]
     evaluation: Annotated[int, Field(ge=1, description="model evaluations done")]
     num_evaluations: Annotated[int, Field(ge=1)]
+    computed: Annotated[bool, Field(description="whether the model ran at `evaluation`")]
+    tiles: Tiles
+    active_tiles: ActiveTiles
 
 
-class Completed(Answer):
+class Completed(Spent):
     """A finished picture; there is one such event for each of n."""
 
     type: Literal["image_generation.completed"] = "image_generation.completed"
@@ -125,7 +151,6 @@ class Completed(Answer):
     usage: Usage
     index: Annotated[Count, Field(description="which picture of n")]
     seed: Seed
-    computed: Computed
     num_evaluations: Annotated[int, Field(ge=1, description="of the dense run")]
     policy: Policy
     timing: Timing
@@ -140,6 +165,10 @@ class Progress(Answer):
     evaluation: Annotated[Count, Field(description="model evaluations done")]
     num_evaluations: Annotated[int, Field(ge=1)]
     computed: Computed
+    cost: Cost = 0.0
+    share: Share = 0.0
+    tiles: Tiles = None
+    active_tiles: ActiveTiles = None
     waiting: Annotated[
         Count | None, Field(description="requests before it in the queue; null once it runs")
     ] = None

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import Request
@@ -175,12 +175,7 @@ class Generation:
                 elif event.kind == "done":
                     return
                 elif event.kind == "progress":
-                    yield Progress(
-                        index=event.index,
-                        evaluation=event.evaluation,
-                        num_evaluations=total,
-                        computed=event.computed,
-                    )
+                    yield _progress(event)
                 elif event.kind == "preview":
                     yield await self.api.in_pool(self._partial, event, shown[event.index])
                     shown[event.index] += 1
@@ -240,11 +235,12 @@ class Generation:
 
     def _picture(self, event: Event) -> InlinePicture | LinkedPicture:
         content, seed = self._encode(event), self.request.seed + event.index
+        spent = _spent(event)
         if self.body.response_format == "url":
             name = self.api.files.put(content, self.body.format)
             url = str(self.http.base_url.replace(path=f"/files/{name}"))
-            return LinkedPicture(url=url, seed=seed, computed=event.computed)
-        return InlinePicture(b64_json=_base64(content), seed=seed, computed=event.computed)
+            return LinkedPicture(url=url, seed=seed, **spent)
+        return InlinePicture(b64_json=_base64(content), seed=seed, **spent)
 
     def _partial(self, event: Event, number: int) -> PartialImage:
         chosen = self.body.partial_format
@@ -260,6 +256,9 @@ class Generation:
             index=event.index,
             evaluation=event.evaluation,
             num_evaluations=event.num_evaluations,
+            computed=event.actions[-1].compute,
+            tiles=_tiles(event),
+            active_tiles=_active_tiles(event),
         )
 
     def _completed(self, event: Event) -> Completed:
@@ -272,7 +271,7 @@ class Generation:
             usage=self._usage(1),
             index=event.index,
             seed=self.request.seed + event.index,
-            computed=event.computed,
+            **_spent(event),
             num_evaluations=self.api.engine.num_evaluations(self.request),
             policy=self.request.policy,
             timing=self._timing(),
@@ -282,6 +281,47 @@ class Generation:
 
 def _waiting(total: int, before: int | None) -> Progress:
     return Progress(index=0, evaluation=0, num_evaluations=total, computed=0, waiting=before)
+
+
+def _progress(event: Event) -> Progress:
+    return Progress(
+        index=event.index,
+        evaluation=event.evaluation,
+        num_evaluations=event.num_evaluations,
+        computed=event.computed,
+        cost=round(event.cost, 4),
+        share=_share(event),
+        tiles=_tiles(event),
+        active_tiles=_active_tiles(event),
+    )
+
+
+def _spent(event: Event) -> dict[str, Any]:
+    """The fields of `Spent`, of a picture."""
+    return {
+        "computed": event.computed,
+        "cost": round(event.cost, 4),
+        "share": _share(event),
+        "tiles": _tiles(event),
+        "tile_counts": list(event.tile_counts) if event.tiles else None,
+    }
+
+
+def _share(event: Event) -> float:
+    return round(event.cost / event.num_evaluations, 4)
+
+
+def _tiles(event: Event) -> list[int] | None:
+    return list(event.tiles) if event.tiles else None
+
+
+def _active_tiles(event: Event) -> list[int] | None:
+    """Of the last evaluation that it tells of."""
+    if event.tiles is None:
+        return None
+    action, (rows, columns) = event.actions[-1], event.tiles
+    ran = action.compute and action.held is None
+    return list(map(int, action.tiles or (ran,) * (rows * columns)))
 
 
 def _check_media_type(http: Request) -> None:

@@ -102,7 +102,7 @@ class Metrics:
         )
         self._pack_samples = Histogram(
             "musiva_denoise_pack_samples",
-            "Pictures that a denoise pack computed in full",
+            "Pictures that a denoise pack computed in full, or some tiles of",
             buckets=tuple(float(1 << k) for k in range(10)),
             registry=self.registry,
         )
@@ -152,12 +152,14 @@ class Metrics:
             for item, outcome in zip(items, result.outcomes, strict=True)
         ]
         ran, computed = sum(a.compute for a in last), sum(a.full for a in last)
+        partial = sum(a.tiles is not None for a in last)
         self._evaluations.labels("computed").inc(computed)
-        self._evaluations.labels("held").inc(ran - computed)
+        self._evaluations.labels("partial").inc(partial)
+        self._evaluations.labels("held").inc(ran - computed - partial)
         self._evaluations.labels("forecast").inc(sum(len(item.actions) for item in items) - ran)
         if result.rows:
             self._pack_rows.observe(result.rows)
-            self._pack_samples.observe(computed)
+            self._pack_samples.observe(computed + partial)
 
     def without_effect(self) -> None:
         """A picture whose policy skipped nothing."""

@@ -4,19 +4,18 @@ seconds each.
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from musiva.engine import Engine
 from musiva.perf.child import Message, serve_child
+from musiva.perf.quality import psnr
 from musiva.perf.report import Gate
 
-__all__ = ["PROMPTS", "answer", "psnr"]
+__all__ = ["PROMPTS", "answer"]
 
 PROMPTS = (
     "red apple",
@@ -50,7 +49,8 @@ def answer(question: Message) -> Message:
             return {"gate": gate.as_json()}
         coarse = engine.generate(prompts, seed=1)
         fine = engine.generate(prompts, seed=1, steps=MORE_STEPS * steps)
-        decibels = [psnr(a, b) for a, b in zip(coarse, fine, strict=True)]
+        pairs = zip(coarse, fine, strict=True)
+        decibels = [psnr(np.asarray(a), np.asarray(b)) for a, b in pairs]
         rows = [
             {"what": "seconds a picture", "size": f"{w}x{h}", "steps": steps, "seconds": seconds}
             for (w, h), seconds in _timings(engine, question["repeats"])
@@ -68,13 +68,6 @@ def answer(question: Message) -> Message:
         "convergence_db": statistics.fmean(decibels),
         "rows": rows,
     }
-
-
-def psnr(picture: Image.Image, reference: Image.Image) -> float:
-    """Peak signal to noise ratio in decibels, at most 100: of equal pictures it has no value."""
-    a, b = (np.asarray(p, dtype=np.float64) / 255 for p in (picture, reference))
-    error = float(np.mean((a - b) ** 2))
-    return min(-10 * math.log10(error), 100.0) if error else 100.0
 
 
 def _bytes(engine: Engine, prompt: str) -> bytes:

@@ -39,6 +39,8 @@ SIDE = (WIDTH - 2 * MARGIN - (PANELS - 1) * GAP) // PANELS
 CURVE_HEIGHT = 96
 # A tile is this high in the map where there is room, and the map is never higher than that.
 TILE_HEIGHT, ONE_ROW, MAX_MAP = 9, 30, 360
+# Equal latents are so near that the others could not be told apart beside them.
+SHOWN_DB = 60.0
 # The least size at which a number fits into a block.
 NUMBER_WIDTH, NUMBER_HEIGHT = 24, 14
 
@@ -188,7 +190,7 @@ def _legend(pen: ImageDraw.ImageDraw, findings: Findings, top: int) -> None:
 
 
 def _map(canvas: Image.Image, pen: ImageDraw.ImageDraw, findings: Findings, box: Box) -> None:
-    """Tiles downwards, evaluations to the right."""
+    """Tiles downwards, row by row of the picture, and evaluations to the right."""
     colours_NE = np.array([[COLOURS[s] for s in states] for states in findings.states], np.uint8)
     colours_NE = colours_NE.swapaxes(0, 1)
     left, top, right, bottom = box
@@ -202,13 +204,16 @@ def _map(canvas: Image.Image, pen: ImageDraw.ImageDraw, findings: Findings, box:
             x = left + round(edge * size[0] / total)
             pen.line((x, top, x, bottom - 1), GROUND)
     columns = findings.run.tiles[1] if findings.run.tiles else 1
-    for row in range(columns, count, columns):
-        # Where a row of the picture's tiles begins.
-        y = top + round(row * size[1] / count)
-        pen.line((left, y, right - 1, y), GROUND, 2)
+    rows = count // columns
+    for row in range(rows):
+        y, next_y = (top + round(edge * size[1] / rows) for edge in (row, row + 1))
+        if row:
+            pen.line((left, y, right - 1, y), GROUND, 2)
+        if count > 1 and next_y - y >= NUMBER_HEIGHT:
+            _text(pen, (left - 10, (y + next_y) // 2), f"row {row + 1}", 12, SOFT, "rm")
     pen.rectangle((left - 1, top - 1, right, bottom), None, LINE)
-    label = "tiles" if count > 1 else "all tokens"
-    _text(pen, (left - 10, (top + bottom) // 2), label, 13, SOFT, "rm")
+    if count == 1:
+        _text(pen, (left - 10, (top + bottom) // 2), "all tokens", 12, SOFT, "rm")
     every = max(1, -(-total * 28 // size[0]))
     for number in range(0, total, every):
         x = left + round((number + 0.5) * size[0] / total)
@@ -219,22 +224,22 @@ def _curves(findings: Findings) -> list[Curve]:
     evaluations = findings.run.evaluations
     costs = [evaluation.cost for evaluation in evaluations]
     used = [evaluation.store_bytes / 1024 for evaluation in evaluations]
-    low, high = min(findings.latent_psnr), max(findings.latent_psnr)
-    room = max(0.08 * (high - low), 1.0)
+    near = [min(value, SHOWN_DB) for value in findings.latent_psnr]
+    low, high = min(near) - 1.0, max(max(near), min(near) + 1.0)
     curves = [
         Curve("Cost, in full evaluations", costs, 0.0, 1.0, "{:.2g}".format, bars=True),
         Curve(
-            "PSNR of the latent after each evaluation, dB",
-            findings.latent_psnr,
-            low - room,
-            high + room,
+            f"PSNR of the latent after each evaluation, dB, up to {SHOWN_DB:.0f}",
+            near,
+            low,
+            high,
             "{:.0f}".format,
             bars=False,
         ),
     ]
     if any(used):
         title = "Pages in use in the store after each evaluation, KiB"
-        curves.append(Curve(title, used, 0.0, 1.1 * max(used), "{:,.0f}".format, bars=True))
+        curves.append(Curve(title, used, 0.0, max(used), "{:,.0f}".format, bars=True))
     return curves
 
 
