@@ -59,6 +59,15 @@ def test_warnings_of_the_server_are_told_once(musiva: Musiva, tmp_path: Path) ->
     ]
 
 
+def test_a_server_tells_how_much_was_computed(musiva: Musiva, tmp_path: Path) -> None:
+    script = [STREAM, completed(0, 7, share=0.25, cost=1.0) + completed(1, 8, share=0.5, cost=2.0)]
+    with scripted(script) as server:
+        arguments = ("--server", server.url, "-n", 2, "--quality", 70, "--out", tmp_path)
+        result = musiva("generate", "a fox", *arguments)
+    assert result.code == 0
+    assert result.err == "2 pictures at quality 70: 38 % of the dense run computed\n"
+
+
 def test_like_with_a_server(musiva: Musiva, tmp_path: Path) -> None:
     file = tmp_path / "fox.png"
     file.write_bytes(png(9))

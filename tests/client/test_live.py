@@ -32,7 +32,9 @@ def test_pictures_are_the_engines(ask: Ask, live: Live) -> None:
     assert asked.error is None
     expected = live.engine.generate("a fox", num_images=2, **SMALL)
     assert [picture.seed for picture in asked.value] == [5, 6]
-    assert [(p.computed, p.cost, p.share, p.policy) for p in asked.value] == [(3, 3, 1, "never")] * 2
+    assert [(p.computed, p.cost, p.share, p.policy) for p in asked.value] == [
+        (3, 3, 1, "never")
+    ] * 2
     for picture, mine in zip(asked.value, expected, strict=True):
         assert np.array_equal(array(picture), np.asarray(mine))
 

@@ -33,8 +33,8 @@ __all__ = [
     "WhimOfGates",
     "WhimOfTiles",
     "documented_policy",
-    "pairwise",
     "pipeline_of",
+    "selection",
 ]
 
 FLOW = NoiseModel(prediction="flow", shift=1.5)
@@ -194,7 +194,7 @@ class WhimOfGates(Whim):
         return Action(gate=Gate(probe, draw.uniform(0.3, 1.5), rescale))
 
 
-def pairwise(*factors: Sequence[str]) -> set[tuple[str, ...]]:
+def selection(*factors: Sequence[str]) -> set[tuple[str, ...]]:
     """Few cases in which every two values of different factors meet."""
     cases = list(product(*factors))
     random.Random(0).shuffle(cases)

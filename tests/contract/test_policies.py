@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.contract.driving import (
-    WhimOfGates,
-    WhimOfTiles,
-    documented_policy,
-    pairwise,
-    pipeline_of,
-)
-from tests.contract.test_paged import MODELS
-from tests.stepping import Bench, replay_of
 
 from musiva.core.errors import InvalidInput, NonFinite
 from musiva.core.types import Action, Event
 from musiva.policy import POLICIES, Trip
+from tests.contract.driving import (
+    WhimOfGates,
+    WhimOfTiles,
+    documented_policy,
+    pipeline_of,
+    selection,
+)
+from tests.contract.test_paged import MODELS
+from tests.stepping import Bench, replay_of
 
 # By policy: one that computes everything, and one that skips on every model and path.
 EXACT = {
@@ -70,7 +70,7 @@ PATHS: Mapping[str, Mapping[str, object]] = {
     "ddim": {"sampler": "ddim", "steps": 8, "guidance": 3.0},
 }
 CONTRACTS = ("exact", "packed", "replayed", "aged", "broken", "idle", "cancelled")
-SELECTED = pairwise(CONTRACTS, MODELS, tuple(ACTIVE), tuple(PATHS))
+SELECTED = selection(CONTRACTS, MODELS, tuple(ACTIVE), tuple(PATHS))
 WIDTHS, HEIGHTS = (9, 6, 8, 5, 10), (7, 8, 4, 5, 6)
 
 
@@ -233,7 +233,7 @@ def test_4_nothing_is_older_than_its_cap(model: str, policy: str, path: str) -> 
     else:
         # What is left of the path goes into equal gaps; their number is rounded.
         times = [t for t, a in zip(trip.times, actions, strict=True) if a.full] + [1.0]
-        longest = max(b - a for a, b in zip(times, times[1:], strict=False))
+        longest = max(b - a for a, b in pairwise(times))
         assert longest <= 1.5 * 0.3 + 1 / trip.num_evaluations
 
 
@@ -273,7 +273,9 @@ def test_5_a_policy_that_hits_nothing_warns(
     if policy == "never":
         assert (bench.made("r/0").warning, told) == (None, [])
     else:
-        assert bench.made("r/0").warning == f"policy: {spec!r} had no effect; it found nothing to skip"
+        assert (
+            bench.made("r/0").warning == f"policy: {spec!r} had no effect; it found nothing to skip"
+        )
         assert told == [f"policy {spec!r} found nothing to skip in r/0"]
 
 
@@ -310,9 +312,7 @@ SPECS = st.one_of(
         st.integers(0, 2),
         st.integers(1, 3),
     ),
-    st.builds(
-        "first_block:threshold={},max_held={}".format, st.floats(0, 2), st.integers(1, 4)
-    ),
+    st.builds("first_block:threshold={},max_held={}".format, st.floats(0, 2), st.integers(1, 4)),
     st.builds("tea_cache:threshold={},c2={}".format, st.floats(0, 2), st.floats(-1, 1)),
     st.builds(
         "ras:share={},warmup={},interval={},max_age={},order={},side={}".format,

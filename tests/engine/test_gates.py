@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.stepping import Bench
+from tests.stepping import Bench, replay_of
 
 from musiva.core.errors import ExecutionFailed, InvalidInput, NonFinite
 from musiva.core.types import COMPUTE, Action, Gate
@@ -119,21 +118,6 @@ def test_a_high_threshold_holds_as_long_as_it_may(
 
 
 def test_the_journal_replays_to_the_same_bytes_without_a_gate(pipeline: Pipeline, alone) -> None:
-    @dataclass(frozen=True)
-    class Replay:
-        actions: Sequence[Action]
-        probes: tuple[str, ...]
-        keep = 0
-
-        def begin(self, trip: Trip) -> None:
-            return None
-
-        def observe(self, trip: Trip, memory: None, evaluation, action, measured) -> None:
-            assert action == self.actions[evaluation]
-
-        def act(self, trip: Trip, memory: None, evaluation: int) -> Action:
-            return self.actions[evaluation]
-
     for i in (0, 1, 3):
         bench = Bench(pipeline)
         bench.submit("r", **options(i))
@@ -142,8 +126,8 @@ def test_the_journal_replays_to_the_same_bytes_without_a_gate(pipeline: Pipeline
         assert all(action.gate is None for action in done)
         assert any(action.held for action in done)
         again = Bench(pipeline)
-        probes = bench.front.policy_of(bench.front.request(**options(i))).probes
-        again.submit("r", Replay(done, probes), **options(i))
+        policy = bench.front.policy_of(bench.front.request(**options(i)))
+        again.submit("r", replay_of(policy, done), **options(i))
         again.submit("other", **options(2))
         again.run()
         assert again.journal.actions["r/0"] == done

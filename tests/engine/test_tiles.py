@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.stepping import Bench
+from tests.stepping import Bench, replay_of
 from tests.tiny import tiny_pixart_directory
 
 from musiva.core.errors import NonFinite
@@ -187,23 +187,6 @@ def test_every_solver_takes_tiles(pipeline: Pipeline, epsilon, sampler: str, ord
     assert 0 < away["c"] < away["f"] < 40
 
 
-class Replay:
-    """What a journal says, against which what was done is compared."""
-
-    def __init__(self, actions: Sequence[Action], tile: tuple[int, int], keep: int) -> None:
-        self.actions, self.tile, self.keep = actions, tile, keep
-        self.probes = ()
-
-    def begin(self, trip: Trip) -> None:
-        return None
-
-    def observe(self, trip: Trip, memory: None, evaluation: int, action: Action, measured) -> None:
-        assert action == self.actions[evaluation]
-
-    def act(self, trip: Trip, memory: None, evaluation: int) -> Action:
-        return self.actions[evaluation]
-
-
 def test_the_journal_replays_to_the_same_bytes(pipeline: Pipeline, alone) -> None:
     for i in (0, 1, 2, 3):
         bench = bench_of(pipeline)
@@ -213,7 +196,7 @@ def test_the_journal_replays_to_the_same_bytes(pipeline: Pipeline, alone) -> Non
         assert list(picture.actions) == bench.journal.actions["r/0"]
         policy = bench.front.policy_of(bench.front.request(**options(i)))
         again = bench_of(pipeline)
-        again.submit("r", Replay(picture.actions, policy.tile, policy.keep), **options(i))
+        again.submit("r", replay_of(policy, picture.actions), **options(i))
         again.submit("other", **options(4))
         again.run()
         assert again.journal.actions["r/0"] == list(picture.actions)

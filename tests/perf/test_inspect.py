@@ -75,9 +75,7 @@ def test_the_store_is_followed(engine: Engine) -> None:
     assert used == [2 * 2 * 2 * 64 * 16 * 4] * 8
 
 
-def test_a_request_that_fails_is_told(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_that_fails_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     request = engine.request("a red fox", **OPTIONS)
     monkeypatch.setattr("musiva.engine.executor.forward", None)
     with pytest.raises(ExecutionFailed, match="denoise failed"):

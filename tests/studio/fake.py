@@ -45,6 +45,7 @@ MODEL: Mapping[str, object] = {
     "max_partial_images": 100,
     "shift": 3.0,
     "policies": ["never", "interval"],
+    "calibrated": False,
     "sampler": "euler",
     "samplers": ["euler", "heun", "dpm++2m"],
     "spacings": {"euler": ["uniform", "karras"], "heun": ["uniform"], "dpm++2m": ["uniform"]},
@@ -78,6 +79,8 @@ class FakeServer:
 
     bodies: of all requests for pictures. ended: how their answers ended, in that order.
     let_go: while cleared, requests stop after the third evaluation of picture `held`.
+    active: of each evaluation, which of `tiles` (rows, columns) it computes; () for all evaluations
+    in full, without tiles.
     """
 
     def __init__(self) -> None:
@@ -85,6 +88,8 @@ class FakeServer:
         self.evaluations = 6
         self.seconds = 0.01
         self.held = 0
+        self.tiles: tuple[int, int] | None = None
+        self.active: Sequence[Sequence[int]] = ()
         self.key: str | None = None
         self.faults: list[Fault] = []
         self.bodies: list[dict[str, object]] = []
@@ -101,6 +106,7 @@ class FakeServer:
         """As at the beginning, but for the address."""
         self.let_go.set()
         self.model, self.key, self.held = dict(MODEL), None, 0
+        self.tiles, self.active = None, ()
         self.evaluations, self.seconds = 6, 0.01
         for kept in (self.faults, self.bodies, self.ended):
             kept.clear()
@@ -192,15 +198,18 @@ class FakeServer:
                 yield event("error", error=fault.error)
                 return
             known = {"index": index, "evaluation": evaluation + 1}
-            yield event(
-                "image_generation.progress", **known, num_evaluations=self.evaluations, waiting=None
-            )
+            known["num_evaluations"] = self.evaluations
+            spent = self._spent(evaluation + 1)
+            active = self.active[evaluation] if self.tiles else None
+            shown = {"tiles": self.tiles, "active_tiles": active}
+            yield event("image_generation.progress", **known, **spent, **shown, waiting=None)
             if evaluation + 1 < self.evaluations:
                 preview = encoded(png(body, index, blur=6 - evaluation))
                 yield event(
                     "image_generation.partial_image",
                     **known,
-                    num_evaluations=self.evaluations,
+                    **shown,
+                    computed=any(active or [1]),
                     b64_json=preview,
                     output_format="png",
                 )
@@ -209,8 +218,18 @@ class FakeServer:
             index=index,
             b64_json=encoded(png(body, index)),
             output_format="png",
+            num_evaluations=self.evaluations,
+            **self._spent(self.evaluations),
             warnings=[],
         )
+
+    def _spent(self, evaluations: int) -> dict[str, object]:
+        """Of a picture after so many."""
+        shares = [sum(tiles) / len(tiles) for tiles in self.active] or [1.0] * self.evaluations
+        done = shares[:evaluations]
+        cost = sum(done)
+        share = round(cost / self.evaluations, 4)
+        return {"computed": done.count(1.0), "cost": cost, "share": share}
 
 
 def event(kind: str, **data: object) -> str:
@@ -237,7 +256,8 @@ def png(body: Mapping[str, object], index: int = 0, blur: int = 0) -> bytes:
     ours = {key: body[key] for key in ("prompt", *known) if body.get(key) is not None}
     info = PngInfo()
     if not blur:
-        info.add_text("musiva", json.dumps({**known, **ours, "seed": seed, "quality": 100}))
+        quality = body.get("quality", 100)
+        info.add_text("musiva", json.dumps({**known, **ours, "seed": seed, "quality": quality}))
     buffer = io.BytesIO()
     draw(str(body.get("size", "128x128")), seed, blur).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()

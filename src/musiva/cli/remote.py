@@ -54,9 +54,7 @@ async def _generate(
                         results.advance(place, index, event.evaluation, total)
                     case Completed(picture=picture):
                         seed, content = picture.seed, picture.content
-                        results.add(
-                            place, event.index, seed, picture.image, content, picture.share
-                        )
+                        results.add(place, event.index, seed, picture.image, content, picture.share)
                         results.warn(picture.warnings)
                     case MusivaError():
                         results.fail(place, event)

@@ -25,8 +25,9 @@ class Results:
     its index there.
 
     As a context it shows progress, and at its end how much of the dense run was computed, where it
-    was not all. asked: what chose that, such as "at quality 80". A prompt that fails does not take the others with it: leaving
-    the context raises the first failure; later ones of another kind are logged.
+    was not all; asked: what chose that, such as "at quality 80". A prompt that fails does not take
+    the others with it: leaving the context raises the first failure; later ones of another kind are
+    logged.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.stream import Stream
-from musiva.policy import POLICIES, Policy, PolicyClass, TilePolicy, Trip, build_policy, floor_db
+from musiva.policy import POLICIES, Asks, Policy, PolicyClass, Trip, build_policy, floor_db
 from musiva.samplers import Schedule, build_schedule
 from musiva.store import Figures
 
@@ -219,13 +219,10 @@ class Engine:
 
     def trip_of(self, request: Request) -> Trip:
         """The path of each picture of a request, for its policy."""
-        calibration, policy = self.pipeline.calibration, self.policy_of(request)
+        calibration, tile = self.pipeline.calibration, Asks.of(self.policy_of(request)).tile
         schedule = self._schedule(request.path)
         trip = Trip.along(schedule, guided=request.guided, calibration=calibration)
-        if not isinstance(policy, TilePolicy):
-            return trip
-        width, height = (side // self.pipeline.unit for side in request.size)
-        return trip.tiled((1, height, width), policy.tile)
+        return trip if tile is None else trip.tiled(self.pipeline.grid(request.size), tile)
 
     def parameters(self, request: Request, index: int) -> dict[str, object]:
         """What gives picture `index` of a request again: a body for `POST /v1/images/generations`,
@@ -380,7 +377,7 @@ class Engine:
             policy.begin(trip)
         except InvalidInput as error:
             raise InvalidInput("policy", request.policy, error.allowed) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Told when the request is admitted, like all that a policy does wrong.
             log.debug("policy %s cannot begin: %r", request.policy, error)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from musiva.core.errors import BadCheckpoint, InvalidInput, UnknownModel
+from musiva.core.pack import Grid
 from musiva.engine.predict import read_denoiser
 from musiva.models import Denoiser, load_weights, read_config
 from musiva.models.text import TextEncoder
@@ -95,8 +96,12 @@ class Pipeline:
             size[0] // self.vae.downscale,
         )
 
+    def grid(self, size: tuple[int, int]) -> Grid:
+        """Of the tokens of a picture of `size` (width, height)."""
+        return 1, size[1] // self.unit, size[0] // self.unit
+
     def num_tokens(self, size: tuple[int, int]) -> int:
-        return (size[0] // self.unit) * (size[1] // self.unit)
+        return math.prod(self.grid(size))
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises InvalidInput naming the size and what is allowed."""

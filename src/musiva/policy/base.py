@@ -150,24 +150,25 @@ class TilePolicy(Policy[M], Protocol[M]):
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """What a policy asks to be measured and kept of a sample: read from it once, since a class of a
-    user can say anything, and something else each time.
+    """What a policy asks to be measured and kept of a sample, and the tile that it is cut by: read
+    from it once, since a class of a user can say anything, and something else each time.
     """
 
     probes: tuple[str, ...] = ()
     keep: int = 0
+    tile: Tile | None = None
 
     @classmethod
     def of(cls, policy: Policy) -> Asks:
         """Raises InvalidInput for "probes", "keep" or "tile"."""
-        probes, keep, known = policy.probes, policy.keep, PROBES
+        probes, keep, tile, known = policy.probes, policy.keep, None, PROBES
         if isinstance(policy, TilePolicy):
-            _check_tile(policy.tile)
-            known += TILE_PROBES
+            tile, known = policy.tile, PROBES + TILE_PROBES
+            _check_tile(tile)
         if not isinstance(probes, tuple) or any(probe not in known for probe in probes):
             raise InvalidInput("probes", probes, f"out of {', '.join(known)}, in a tuple")
         check_whole("keep", keep, 0, 1000)
-        return cls(probes, keep)
+        return cls(probes, keep, tile)
 
     @property
     def gates(self) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def build_policy(spec: str, policies: Mapping[str, PolicyClass] = POLICIES) -> P
         Asks.of(policy)
     except InvalidInput as error:
         raise InvalidInput("policy", spec, f"{error.field} {error.allowed}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The constructor of a user's class is anybody's code.
         raise InvalidInput("policy", spec, f"one that can be made ({error!r})") from error
     return policy

@@ -22,6 +22,7 @@ import { toJson } from "./parameters.js";
  * @property {Record<string, string[]>} spacings of each sampler
  * @property {number | null} shift null where a shift has no meaning
  * @property {string[]} policies
+ * @property {boolean} [calibrated] whether qualities below 100 may be asked for
  */
 /**
  * @typedef {Object} Health
@@ -40,6 +41,11 @@ import { toJson } from "./parameters.js";
  * @property {number} [index] which picture of the request
  * @property {number} [evaluation]
  * @property {number} [num_evaluations]
+ * @property {number | boolean} [computed] evaluations computed in full; of a partial image whether
+ *   the model ran at its evaluation
+ * @property {number} [share] of the dense run that was computed so far
+ * @property {number[] | null} [tiles] [rows, columns], null where the policy has none
+ * @property {number[] | null} [active_tiles] 1 for each that the evaluation computed, row by row
  * @property {number | null} [waiting] requests before it, null once it runs
  * @property {string[]} [warnings]
  * @property {{message: string, type?: string, code?: string, param?: string}} [error]

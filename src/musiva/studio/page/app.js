@@ -15,6 +15,7 @@ import { seedOf } from "./parameters.js";
 import { PictureStore } from "./pictures.js";
 import { Queue } from "./queue.js";
 import { QueueView, shareOf } from "./queue-view.js";
+import { activeTilesButton, showSpent } from "./spent.js";
 import { Stage, naturalSizeButton } from "./stage.js";
 import { themeButton } from "./theme.js";
 import { Viewer } from "./viewer.js";
@@ -50,7 +51,8 @@ class App {
     const open = (/** @type {Picture} */ picture) => this.viewer.open(picture);
     const remove = (/** @type {Picture[]} */ pictures) => this.remove(pictures);
     this.compare = new Compare();
-    this.stage = new Stage(this.store, { open, suggest: (prompt) => this.form.suggest(prompt) });
+    const unit = () => this.form.model?.size_multiple ?? 1;
+    this.stage = new Stage(this.store, { open, unit, suggest: (prompt) => this.form.suggest(prompt) });
     this.queueView = new QueueView(this.queue, (request) => this.edit(request));
     this.gallery = new Gallery(this.store, { open, remove, compare: (a, b) => this.compare.open(a, b) });
     this.viewer = new Viewer(this.store, {
@@ -62,7 +64,7 @@ class App {
 
   async start() {
     themeButton(at("theme", HTMLButtonElement));
-    at("stage-tools").append(naturalSizeButton());
+    at("stage-tools").append(activeTilesButton(), naturalSizeButton());
     listenToKeys();
     acceptPictures({
       onParameters: (parameters, name) => this.reuse(parameters, `"${name}"`),
@@ -104,7 +106,10 @@ class App {
     const type = `image/${event.output_format ?? "png"}`;
     const identity = { id: pictureId(request, index), request: request.id, created: Date.now() };
     for (const warning of event.warnings ?? []) tell(warning, { topic: "warning" });
-    await this.store.put([{ ...identity, width, height, type, seconds, parameters, bytes }]);
+    const { computed, share, num_evaluations: evaluations } = event;
+    const told = typeof computed === "number" && share !== undefined && evaluations !== undefined;
+    const spent = told ? { computed, evaluations, share } : null;
+    await this.store.put([{ ...identity, width, height, type, seconds, parameters, bytes, spent }]);
   }
 
   /**
@@ -114,9 +119,10 @@ class App {
   reuse(parameters, source) {
     if (!parameters) return;
     const undo = { label: "Undo", run: this.form.fill(parameters) };
-    const { model } = parameters;
+    const { model, quality = 100 } = parameters;
+    const lower = quality < 100 && !this.form.model?.calibrated ? " This model is not calibrated: its quality is 100." : "";
     const other = model && this.form.model && model !== this.form.model.id ? ` It was made by the model "${model}".` : "";
-    tell(`The form has the parameters of ${source}.${other}`, { topic: "drop", action: undo });
+    tell(`The form has the parameters of ${source}.${other}${lower}`, { topic: "drop", action: undo });
     at("prompt").focus();
   }
 
@@ -138,6 +144,7 @@ class App {
     const [first = null] = this.queue.active;
     this.queueView.show();
     this.stage.show(first, this.loaded);
+    showSpent(first);
     const share = first?.status === "running" ? `${Math.round(100 * shareOf(first))} % · ` : "";
     document.title = `${share}Musiva`;
   }

@@ -9,6 +9,7 @@
  * @property {string} [size] "WIDTHxHEIGHT" in pixels
  * @property {number} [n]
  * @property {number} [steps]
+ * @property {number} [quality] 100 is the dense run
  * @property {string} [seed] digits: a seed may have more of them than a JavaScript number
  * @property {number} [guidance_scale]
  * @property {string} [sampler]
@@ -28,6 +29,7 @@ export const LABELS = {
   negative_prompt: "Not in the picture",
   size: "Size",
   steps: "Steps",
+  quality: "Quality",
   seed: "Seed",
   guidance_scale: "Guidance",
   sampler: "Sampler",
@@ -121,11 +123,16 @@ export function problems(parameters, model) {
   const size = sizeProblem(parameters.size ?? model.size, model);
   if (size) found.size = size;
   number("steps", 1, model.max_steps, true);
+  number("quality", 1, 100, true);
   number("n", 1, model.max_images, true);
   number("guidance_scale", 0, model.max_guidance_scale, false);
   number("shift", 0.01, 100, false);
   if (seed !== undefined && !(/^\d{1,19}$/.test(seed) && BigInt(seed) <= MAX_SEED)) {
     found.seed = `A whole number from 0 to ${MAX_SEED}, or empty for a random one.`;
+  }
+  if ((parameters.quality ?? 100) < 100) {
+    if (!model.calibrated) found.quality = "100 for this model, which is not calibrated.";
+    else if (parameters.policy) found.policy = "None beside a quality below 100, which chooses what is computed.";
   }
   const { sampler = model.sampler, spacing } = parameters;
   const spacings = model.spacings[sampler];
@@ -136,7 +143,7 @@ export function problems(parameters, model) {
   return found;
 
   /**
-   * @param {"steps" | "n" | "guidance_scale" | "shift"} name
+   * @param {"steps" | "quality" | "n" | "guidance_scale" | "shift"} name
    * @param {number} low
    * @param {number} high
    * @param {boolean} whole

@@ -16,6 +16,7 @@
  * @property {number} seconds from sending the request to the picture
  * @property {Parameters} parameters that give this picture again
  * @property {Uint8Array<ArrayBuffer>} bytes of the file
+ * @property {import("./spent.js").Spent | null} [spent] what was computed, where the server told
  */
 /** @typedef {{changed: string[], removed: string[]}} Change */
 

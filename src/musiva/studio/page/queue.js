@@ -29,7 +29,15 @@ import { seedOf } from "./parameters.js";
  * @property {Map<number, Progress>} progress by index of the picture
  * @property {AbortController | null} controller
  */
-/** @typedef {{evaluation: number, evaluations: number, preview: string | null}} Progress preview: an address */
+/** @typedef {{rows: number, columns: number, tiles: number[]}} Active tiles: 1 for those computed, row by row */
+/**
+ * @typedef {Object} Progress
+ * @property {number} evaluation
+ * @property {number} evaluations
+ * @property {string | null} preview an address
+ * @property {{computed: number, share: number} | null} spent so far, where the server tells
+ * @property {Active | null} active at the last evaluation, where the policy has tiles
+ */
 /**
  * @typedef {Object} Listeners
  * @property {(request: Request, index: number, event: PictureEvent) => Promise<void>} onPicture
@@ -173,7 +181,11 @@ export class Queue {
    * @param {PictureEvent} event
    */
   async #enter(request, index, event) {
-    const known = request.progress.get(index) ?? { evaluation: 0, evaluations: 0, preview: null };
+    const known = request.progress.get(index) ?? { evaluation: 0, evaluations: 0, preview: null, spent: null, active: null };
+    const { computed, share, tiles, active_tiles: active } = event;
+    if (typeof computed === "number" && share !== undefined) known.spent = { computed, share };
+    const [rows, columns] = tiles ?? [];
+    if (rows && columns && active) known.active = { rows, columns, tiles: active };
     if (event.type === "image_generation.completed") {
       if (!request.done.includes(index)) {
         await this.listeners.onPicture(request, index, event);

@@ -4,13 +4,15 @@
 import { addressOf } from "./addresses.js";
 import { at, button, h, icon } from "./dom.js";
 import { pick } from "./examples.js";
-import { indices } from "./queue.js";
 import { shown } from "./parameters.js";
+import { indices } from "./queue.js";
+import { drawActive, inShort } from "./spent.js";
 
 /** @typedef {import("./pictures.js").Picture} Picture */
 /** @typedef {import("./pictures.js").PictureStore} PictureStore */
 /** @typedef {import("./queue.js").Request} Request */
-/** @typedef {{prompt: string, size: string, address: string | null, picture: Picture | null}} Cell */
+/** @typedef {import("./queue.js").Progress} Progress */
+/** @typedef {{prompt: string, size: string, address: string | null, picture: Picture | null, active: Progress["active"]}} Cell */
 
 const SKELETON_TILES = 36;
 const EXAMPLES_SHOWN = 4;
@@ -21,7 +23,8 @@ export class Stage {
 
   /**
    * @param {PictureStore} store
-   * @param {{open: (picture: Picture) => void, suggest: (prompt: string) => void}} actions
+   * @param {{open: (picture: Picture) => void, suggest: (prompt: string) => void, unit: () => number}} actions
+   *   unit: pixels of a token
    */
   constructor(store, actions) {
     this.store = store;
@@ -56,9 +59,9 @@ export class Stage {
   #cellsOf(request) {
     return indices(request).map((index) => {
       const picture = this.store.get(`${request.id}-${index}`);
-      const address = picture ? addressOf(picture) : (request.progress.get(index)?.preview ?? null);
+      const { preview = null, active = null } = request.progress.get(index) ?? {};
       const { prompt, size = "1x1" } = request.parameters;
-      return { prompt, size, address, picture };
+      return { prompt, size, address: picture ? addressOf(picture) : preview, picture, active: picture ? null : active };
     });
   }
 
@@ -69,7 +72,7 @@ export class Stage {
     pictures.sort((a, b) => a.id.localeCompare(b.id, "en", { numeric: true }));
     return pictures.map((picture) => {
       const size = `${picture.width}x${picture.height}`;
-      return { prompt: picture.parameters.prompt, size, address: addressOf(picture), picture };
+      return { prompt: picture.parameters.prompt, size, address: addressOf(picture), picture, active: null };
     });
   }
 
@@ -78,7 +81,8 @@ export class Stage {
     const skeleton = h("div", { class: "skeleton", "aria-hidden": "true" });
     skeleton.append(...Array.from({ length: SKELETON_TILES }, () => h("span")));
     const image = h("img", { class: "picture", alt: "", hidden: true });
-    const open = h("button", { type: "button", class: "stage-cell", disabled: true }, skeleton, image);
+    const active = h("canvas", { class: "picture active-tiles", "aria-hidden": "true", hidden: true });
+    const open = h("button", { type: "button", class: "stage-cell", disabled: true }, skeleton, image, active);
     open.style.setProperty("aspect-ratio", cell.size.replace("x", " / "));
     const [width = 1, height = 1] = cell.size.split("x").map(Number);
     open.style.setProperty("--ratio", String(width / height));
@@ -89,8 +93,10 @@ export class Stage {
    * @param {HTMLElement} element
    * @param {Cell} cell
    */
-  #update(element, { prompt, address, picture }) {
+  #update(element, { prompt, size, address, picture, active }) {
     const image = element.querySelector("img");
+    const canvas = element.querySelector("canvas");
+    if (canvas) drawActive(canvas, active, size, this.actions.unit());
     if (!image || !(element instanceof HTMLButtonElement)) return;
     if (address && image.getAttribute("src") !== address) image.src = address;
     image.hidden = !address;
@@ -122,6 +128,7 @@ function describe(picture, number) {
   const { parameters, seconds } = picture;
   const facts = [shown("size", parameters), `${parameters.steps ?? "?"} steps`, `${seconds.toFixed(1)} s`];
   if (number === 1) facts.splice(2, 0, `seed ${parameters.seed}`);
+  if (number === 1) facts.push(`${inShort(picture).toLowerCase()}${picture.spent ? " computed" : ""}`);
   return `${parameters.prompt} · ${facts.join(" · ")}`;
 }
 

@@ -7,6 +7,7 @@ import { at, button, h } from "./dom.js";
 import { announce, tell } from "./notices.js";
 import { NAMES, LABELS, shown } from "./parameters.js";
 import { fileName, snippet } from "./snippets.js";
+import { inWords } from "./spent.js";
 import { naturalSizeButton } from "./stage.js";
 
 /** @typedef {import("./pictures.js").Picture} Picture */
@@ -76,6 +77,7 @@ export class Viewer {
     const facts = NAMES.filter((name) => name !== "prompt" && name !== "n" && parameters[name] !== undefined);
     at("viewer-facts").replaceChildren(
       ...facts.flatMap((name) => [h("dt", { text: LABELS[name] }), h("dd", { text: shown(name, parameters) })]),
+      ...(picture.spent ? [h("dt", { text: "Computed" }), h("dd", { text: inWords(picture.spent) })] : []),
       h("dt", { text: "Made" }),
       h("dd", { text: `${new Date(picture.created).toLocaleString()}, in ${picture.seconds.toFixed(1)} s` }),
     );
