@@ -89,8 +89,9 @@ class Adaptive:
         if gap <= 0.0:
             return evaluation + 1
         here = trip.times[evaluation]
-        gaps = max(round((1.0 - here) / gap), 1)
-        there = here + (1.0 - here) / gaps
+        left = 1.0 - here
+        gaps = max(round(left / gap), math.ceil(left / self.max_gap - 1e-9), 1)
+        there = here + left / gaps
         if gaps == 1:
             return trip.num_evaluations
         later = range(evaluation + 1, trip.num_evaluations)
