@@ -214,7 +214,7 @@ def test_a_gate_may_decide_about_one_branch() -> None:
         ({"keep": property(lambda self: 1 // 0)}, "one that can be made .*ZeroDivisionError"),
         ({"__init__": lambda self, a: None}, "one that can be made .*missing 1 required"),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_what_it_says_of_itself_is_checked_at_once(attributes: dict, told: str) -> None:
     made = type("Mine", (Bad,), attributes)
