@@ -92,10 +92,11 @@ class SampleState:
         last = self.next[-1]
         if not last.compute:
             return 0
-        branch_rows = self.rows // len(self.prompts)
+        branches = len(self.prompts)
+        rows = self.rows
         if last.tiles is not None:
-            branch_rows = -(-self._tokens(last.tiles) // ROW_ALIGN) * ROW_ALIGN
-        return branch_rows if last.borrow else branch_rows * len(self.prompts)
+            rows = branches * (-(-self._tokens(last.tiles) // ROW_ALIGN) * ROW_ALIGN)
+        return rows // branches if last.borrow else rows
 
     @property
     def prompts(self) -> tuple[str, ...]:
