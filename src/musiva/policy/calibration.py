@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from musiva.core.errors import BadCheckpoint
@@ -111,7 +111,8 @@ class Calibration:
         text = json.dumps(record, indent=1) + "\n"
         (folder / RECORD).write_text(text, encoding="utf-8")
         tensors = {"moments": self.moments.float(), "correction": self.correction.float()}
-        save_file({k: t.contiguous() for k, t in tensors.items()}, folder / TENSORS)
+        # `save_file` would make a file that its owner alone can read.
+        (folder / TENSORS).write_bytes(save({k: t.contiguous() for k, t in tensors.items()}))
         return folder
 
     def tolerance(self, floor: float, steps: int) -> float | None:

@@ -10,7 +10,7 @@ import numpy as np
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import Action, DenoiseItem, Path, Request, StepPlan, StepResult
 from musiva.engine import InlineExecutor, Pipeline, Scheduler, StepLoop
-from musiva.policy import Policy, Trip
+from musiva.policy import Never, Policy, Trip
 from musiva.samplers import build_schedule
 from musiva.store import Figures, Need, Store
 
@@ -31,7 +31,7 @@ class Guest:
 
 
 @dataclass(frozen=True)
-class Replay:
+class Replay(Never):
     """Does what a journal says; what that holds is kept by the probes of the policy that wrote
     it.
     """
@@ -39,19 +39,6 @@ class Replay:
     actions: tuple[Action, ...]
     probes: tuple[str, ...]
     keep: int
-
-    def begin(self, trip: Trip) -> None:
-        return None
-
-    def observe(
-        self,
-        trip: Trip,
-        memory: None,
-        evaluation: int,
-        action: Action,
-        measured: Mapping[str, float],
-    ) -> None:
-        return None
 
     def act(self, trip: Trip, memory: None, evaluation: int) -> Action:
         return self.actions[evaluation]
