@@ -94,6 +94,28 @@ def test_some_tokens_are_written_and_the_others_stay() -> None:
             store.check_integrity()
 
 
+def test_parts_are_written_side_by_side() -> None:
+    one, store = need(11, (2, 3)), Store.Config(budget_bytes=10_000, page_tokens=4).build()
+    for i in range(6):
+        assert store.reserve(i, {"kv": need(4, (2, 3))}, 1.0)
+    store.free(0)
+    store.free(2)
+    for owner in ("scattered", "consecutive"):
+        assert store.reserve(owner, {"kv": one}, 1.0)
+        expected = values(one, 1)
+        store.write(owner, "kv", expected.unbind(1), version=0)
+        assert torch.equal(store.read(owner, "kv"), expected)
+        part, chosen = values(one, 2, 3), torch.tensor([0, 4, 10])
+        store.write(owner, "kv", part.unbind(1), chosen, version=1)
+        expected[chosen] = part
+        assert torch.equal(store.read(owner, "kv"), expected)
+    first, second = values(one).unbind(1)
+    for wrong in ((first,), (first, second[:, :2]), (first, second.double())):
+        with pytest.raises(ValueError, match="values have to be"):
+            store.write("scattered", "kv", wrong, version=2)
+    store.check_integrity()
+
+
 def test_an_entry_is_read_only_after_each_token_was_written() -> None:
     store, one = small_store(), need(6)
     assert store.reserve("x", {"kv": one, "b": one}, 1.0)

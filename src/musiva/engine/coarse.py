@@ -22,16 +22,17 @@ __all__ = ["doubled", "halved"]
 
 def halved(x_LC: Tensor, grid: Grid, patch: Grid) -> Tensor:
     """[L, C] on `grid` -> [L', C] on `coarser(grid, 1)`. Unit noise stays unit noise."""
-    spectrum = bands_of(grid, patch, (), x_LC.device).analyse(x_LC)
+    (spectrum,) = bands_of(grid, patch, (), x_LC.device).analyse(x_LC)
     small = bands_of(coarser(grid, 1), patch, (), x_LC.device)
-    return small.synthesise(spectrum[:, *(slice(n) for n in small.sides)])
+    return small.synthesise(spectrum[:, *(slice(n) for n in small.sides)])[0]
 
 
 def doubled(x_LC: Tensor, grid: Grid, patch: Grid) -> Tensor:
     """[L', C] on `coarser(grid, 1)` -> [L, C] on `grid`: the same picture, without detail."""
     small = bands_of(coarser(grid, 1), patch, (), x_LC.device)
     large = bands_of(grid, patch, (), x_LC.device)
-    spectrum = small.analyse(x_LC)
+    (spectrum,) = small.analyse(x_LC)
     missing = [n - k for n, k in zip(large.sides, small.sides, strict=True)]
     padded = pad(spectrum, [side for n in reversed(missing) for side in (0, n)])
-    return large.synthesise(padded) * math.sqrt(math.prod(large.sides) / math.prod(small.sides))
+    larger = math.sqrt(math.prod(large.sides) / math.prod(small.sides))
+    return large.synthesise(padded)[0] * larger

@@ -135,7 +135,9 @@ class InlineExecutor:
         found, slot = [], self._slots.get(item.sample)
         for end in range(1, len(item.actions) + (not item.computes)):
             assert slot is not None, "a sample computes first"
-            self._slots[item.sample] = replace(slot)
+            # Anchors of its own: what is worked out in them here, and when, must leave no trace.
+            own = slot.anchors.newest(len(slot.anchors.values))
+            self._slots[item.sample] = replace(slot, anchors=own)
             self._forecast(replace(item, actions=item.actions[:end], preview=False))
             found.append(self.latent(item.sample))
             self._slots[item.sample] = slot
@@ -305,7 +307,8 @@ class InlineExecutor:
                 slot.anchors, slot.since_L1, clean_LC = mosaic.join(
                     slot.anchors, slot.since_L1, clean_LC, forecast_LC, tokens_A, place
                 )
-            slot.anchors = slot.anchors.add(clean_LC, place, item.keep, slot.latent_LC)
+            spectrum = None if is_joined else done.spectrum
+            slot.anchors = slot.anchors.add(clean_LC, place, item.keep, slot.latent_LC, spectrum)
         slot.advance(schedule, item.last, prediction_LC)
         return clean_LC
 

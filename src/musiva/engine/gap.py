@@ -73,20 +73,22 @@ class Gaps:
         if any(action.calibrated for action in actions):
             assert self._kriging is not None
             bands = self._kriging.bands(grid, latent_LC.device)
-            fields = [bands.analyse(x_LC) for x_LC in (latent_LC, *memory)]
-            fields += anchors.spectra(bands)
+            fields = anchors.spectra(bands, latent_LC, *memory)
 
-            def total(weights_BN: Tensor) -> Tensor:
-                return bands.synthesise(bands.combine(fields, weights_BN.to(latent_LC)))
+            def totals(*sums: Tensor) -> list[Tensor]:
+                spectra = [bands.combine(fields, weights_BN.to(latent_LC)) for weights_BN in sums]
+                return bands.synthesise(*spectra)
         else:
             assert anchors.latent is not None
             fields = [latent_LC, *memory, anchors.latent, *anchors.values]
 
-            def total(weights_BN: Tensor) -> Tensor:
-                return _total(fields, weights_BN[0].tolist())
+            def totals(*sums: Tensor) -> list[Tensor]:
+                return [_total(fields, weights_BN[0].tolist()) for weights_BN in sums]
 
-        clean_LC = total(sums.clean) if show else None
-        return Landing(total(sums.latent), tuple(map(total, sums.memory)), clean_LC)
+        # What is shown is summed apart, so that the others' bytes do not depend on it.
+        clean_LC = totals(sums.clean)[0] if show else None
+        landed_LC, *kept = totals(sums.latent, *sums.memory)
+        return Landing(landed_LC, tuple(kept), clean_LC)
 
     def _work_out(
         self,

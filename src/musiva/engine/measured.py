@@ -19,12 +19,13 @@ from musiva.policy import Anchors, Kriging
 __all__ = ["Computed", "Measurements"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Computed:
     """One evaluation as the model computed it, before it becomes an anchor. clean_LC: the data
     prediction. prediction_LC: what the model says, after guidance. forecast_LC: what would have
     stood in for the data prediction, where that is known. tokens_A: on the host, those that were
-    computed, None for all; what the others have means nothing.
+    computed, None for all; what the others have means nothing. spectrum: of the data prediction,
+    once a probe wanted it.
     """
 
     clean_LC: Tensor
@@ -33,6 +34,7 @@ class Computed:
     place: float
     grid: Grid
     tokens_A: Tensor | None = None
+    spectrum: Tensor | None = None
 
 
 class Measurements:
@@ -61,9 +63,11 @@ class Measurements:
             wrong_LC = clean_LC - anchors.forecast(done.place, item.keep - 1)
             self._add_rms(item, probe, wrong_LC, done)
         elif probe == "surprise" and self._kriging is not None and anchors.values:
-            wrong_LC = clean_LC - self._kriging.estimate(anchors, done.place, done.grid)
-            usual = self._kriging.usual_error(anchors.places, done.place)
-            self._add_rms(item, probe, wrong_LC, done, usual)
+            kriging, place, grid = self._kriging, done.place, done.grid
+            wrong, done.spectrum = kriging.miss(anchors, place, grid, clean_LC)
+            if done.tokens_A is not None:
+                (wrong,) = kriging.bands(grid, wrong.device).synthesise(wrong)
+            self._add_rms(item, probe, wrong, done, kriging.usual_error(anchors.places, place))
         elif probe == "tile_variation":
             self._add_tiles(item, probe, done.prediction_LC, done, centred=True)
         elif probe == "tile_change" and anchors.values:
@@ -85,11 +89,12 @@ class Measurements:
         return found
 
     def _add_rms(
-        self, item: DenoiseItem, probe: str, x_LC: Tensor, done: Computed, over: float = 1.0
+        self, item: DenoiseItem, probe: str, x: Tensor, done: Computed, over: float = 1.0
     ) -> None:
+        """x: [L, C], or a spectrum where all tokens were computed."""
         if done.tokens_A is not None:
-            x_LC = x_LC[done.tokens_A.to(x_LC.device)]
-        self.add(item.sample, probe, x_LC.square().mean().sqrt() / over)
+            x = x[done.tokens_A.to(x.device)]
+        self.add(item.sample, probe, x.square().mean().sqrt() / over)
 
     def _add_tiles(
         self, item: DenoiseItem, probe: str, x_LC: Tensor, done: Computed, *, centred: bool = False

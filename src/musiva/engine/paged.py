@@ -109,7 +109,7 @@ class PagedRun(PlainRun):
             return super().attend(site, qkv, pack, over)
         rows = pack.image
         if self._versions or self._held or not rows.complete:
-            self._keep(site, torch.stack((k_THK, v_THK), 1), rows)
+            self._keep(site, (k_THK, v_THK), rows)
         if rows.complete:
             return super().attend(site, qkv, pack, over)
         absent = [tokens is not None for tokens in rows.tokens]
@@ -187,17 +187,23 @@ class PagedRun(PlainRun):
             for site, x_LF in held.features.items():
                 self.store.write(owner, site, x_LF, version=held.version)
 
-    def _keep(self, site: str, x_TF: Tensor, rows: Rows) -> None:
-        """Write the features of a site's rows into the pages of their owners, or hold them."""
+    def _keep(self, site: str, features: Tensor | tuple[Tensor, Tensor], rows: Rows) -> None:
+        """Write the features of a site's rows into the pages of their owners, or hold them: one
+        tensor [T, ...], or two that lie there side by side.
+        """
         for s, tokens_A in zip(rows.segments, rows.tokens, strict=True):
             if tokens_A is not None and s.owner not in self._versions:
                 raise RuntimeError(f"rows were taken of {s}: no forward was begun for its owner")
-            x_AF = x_TF[s.start : s.start + s.length]
+            at = slice(s.start, s.start + s.length)
+            own = (
+                features[at] if isinstance(features, Tensor) else (features[0][at], features[1][at])
+            )
             if s.owner in self._versions:
                 version = self._versions[s.owner]
-                self.store.write(s.owner, site, x_AF, tokens_A, version=version)
+                self.store.write(s.owner, site, own, tokens_A, version=version)
             elif s.owner in self._held:
-                self._held[s.owner].features[site] = x_AF.clone()
+                held = own.clone() if isinstance(own, Tensor) else torch.stack(own, 1)
+                self._held[s.owner].features[site] = held
 
     def _attend_pages(self, site: str, q_THK: Tensor, rows: Rows) -> Tensor:
         """Each row whose segment has absent rows attends to all tokens of its sample."""

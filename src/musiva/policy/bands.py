@@ -1,7 +1,7 @@
 """Bands of spatial frequency of a latent: smooth ground and fine detail come at other times.
 
 L tokens of a sample, C channels of a token; F frames, H rows, W columns of latent positions, Z
-channels of a position; B bands.
+channels of a position; B bands, N fields.
 """
 
 from __future__ import annotations
@@ -38,18 +38,22 @@ class Bands:
         limits = torch.tensor(edges, dtype=torch.float64)
         self.index_FHW = torch.bucketize(square_FHW.sqrt(), limits).to(device)
 
-    def analyse(self, x_LC: Tensor) -> Tensor:
-        """Tokens -> spectrum, [Z, F, H, W]."""
-        x_ZFHW = unpatchify(x_LC, self.grid, self.patch, ndim=4)
-        for axis, cosines in enumerate(self._transforms, 1):
-            x_ZFHW = _along(x_ZFHW, cosines, axis)
-        return x_ZFHW
+    def analyse(self, *fields: Tensor) -> list[Tensor]:
+        """Tokens [L, C] -> spectrum [Z, F, H, W], of each. Together they take hardly longer than
+        one: so small a product is over before a kernel's threads have met.
+        """
+        parts = [unpatchify(x_LC, self.grid, self.patch, ndim=4) for x_LC in fields]
+        x_NZFHW = torch.stack(parts)
+        for axis, cosines in enumerate(self._transforms, 2):
+            x_NZFHW = _along(x_NZFHW, cosines, axis)
+        return list(x_NZFHW)
 
-    def synthesise(self, x_ZFHW: Tensor) -> Tensor:
+    def synthesise(self, *spectra: Tensor) -> list[Tensor]:
         """The inverse of analyse."""
-        for axis, cosines in enumerate(self._transforms, 1):
-            x_ZFHW = _along(x_ZFHW, cosines.T, axis)
-        return patchify(x_ZFHW, self.patch)[0]
+        x_NZFHW = torch.stack(spectra)
+        for axis, cosines in enumerate(self._transforms, 2):
+            x_NZFHW = _along(x_NZFHW, cosines.T, axis)
+        return [patchify(x_ZFHW, self.patch)[0] for x_ZFHW in x_NZFHW]
 
     def combine(self, spectra: Sequence[Tensor], weights_BR: Tensor) -> Tensor:
         """The sum over r of spectrum r, each band of it times its weight: [Z, F, H, W]."""

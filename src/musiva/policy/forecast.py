@@ -27,32 +27,44 @@ class Anchors:
     values: tuple[Tensor, ...] = ()
     places: tuple[float, ...] = ()
     latent: Tensor | None = None
-    _spectra: list[Tensor] = field(default_factory=list, compare=False)
+    # Of the latent, and of each value; those that were wanted before.
+    _spectra: dict[int, Tensor] = field(default_factory=dict, compare=False)
 
     def add(
-        self, value_LC: Tensor, place: float, keep: int, latent_LC: Tensor | None = None
+        self,
+        value_LC: Tensor,
+        place: float,
+        keep: int,
+        latent_LC: Tensor | None = None,
+        spectrum: Tensor | None = None,
     ) -> Anchors:
-        """With one more; the newest `keep` stay. A second value at a place (Heun evaluates most
-        places twice) takes the first one's.
+        """With one more, whose spectrum may be known; the newest `keep` stay. A second value at a
+        place (Heun evaluates most places twice) takes the first one's.
         """
         older = 1 if self.places and place == self.places[0] else 0
-        return Anchors(
-            (value_LC, *self.values[older:])[:keep],
-            (place, *self.places[older:])[:keep],
-            latent_LC,
-        )
+        values = (value_LC, *self.values[older:])[:keep]
+        spectra = {} if spectrum is None else {1: spectrum}
+        for i, known in self._spectra.items():
+            if i > older and (at := i + 1 - older) <= len(values):
+                spectra[at] = known
+        return Anchors(values, (place, *self.places[older:])[:keep], latent_LC, spectra)
 
     def newest(self, count: int) -> Anchors:
         """Only the newest `count` values."""
-        return Anchors(self.values[:count], self.places[:count], self.latent)
+        spectra = {i: known for i, known in self._spectra.items() if i <= count}
+        return Anchors(self.values[:count], self.places[:count], self.latent, spectra)
 
-    def spectra(self, bands: Bands) -> list[Tensor]:
-        """Of the latent, and of the data predictions, newest first; worked out once."""
-        if not self._spectra:
-            assert self.latent is not None
-            fields = (self.latent, *self.values)
-            self._spectra.extend(bands.analyse(x_LC) for x_LC in fields)
-        return self._spectra
+    def spectra(self, bands: Bands, *others: Tensor) -> list[Tensor]:
+        """Of the latent, and of the data predictions, newest first, each worked out once; and
+        before them, those of other fields.
+        """
+        assert self.latent is not None
+        fields = (self.latent, *self.values)
+        unknown = [i for i in range(len(fields)) if i not in self._spectra]
+        wanted = (*others, *(fields[i] for i in unknown))
+        found = bands.analyse(*wanted) if wanted else []
+        self._spectra.update(zip(unknown, found[len(others) :], strict=True))
+        return [*found[: len(others)], *(self._spectra[i] for i in range(len(fields)))]
 
     def forecast(self, place: float, order: int) -> Tensor:
         """[L, C] at a place, by the newest `order` + 1 values, or as many as there are. Needs

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +53,8 @@ class Kriging:
         self.patch = patch
         self._moments_BNN = calibration.moments.double()
         self._correction_BRF = calibration.correction.double()
-        self._weights: dict[tuple[float | None, ...], Tensor] = {}
+        self._weights = lru_cache(maxsize=REMEMBERED)(self._solve)
+        self._usual_errors = lru_cache(maxsize=REMEMBERED)(self._usual_error)
 
     def bands(self, grid: Grid, device: torch.device) -> Bands:
         return bands_of(grid, self.patch, self.calibration.edges, device)
@@ -60,29 +62,42 @@ class Kriging:
     def estimate(self, anchors: Anchors, place: float, grid: Grid) -> Tensor:
         """[L, C]: the data prediction at a place, from the newest one or two anchors."""
         bands = self.bands(grid, anchors.values[0].device)
-        weights_BR = self.weights(anchors.places[:2], (place,))[0].to(anchors.values[0])
-        return bands.synthesise(bands.combine(anchors.spectra(bands)[:3], weights_BR))
+        return bands.synthesise(self._combined(anchors, place, bands, anchors.spectra(bands)))[0]
+
+    def miss(
+        self, anchors: Anchors, place: float, grid: Grid, clean_LC: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What a data prediction has that the estimate has not, and all that it has: two spectra,
+        of which a sum of squares is what it is of tokens.
+        """
+        bands = self.bands(grid, clean_LC.device)
+        spectrum, *known = anchors.spectra(bands, clean_LC)
+        return spectrum - self._combined(anchors, place, bands, known), spectrum
+
+    def _combined(
+        self, anchors: Anchors, place: float, bands: Bands, spectra: Sequence[Tensor]
+    ) -> Tensor:
+        weights_BR = self.weights(anchors.places[:2], (place,))[0].to(spectra[0])
+        return bands.combine(spectra[:3], weights_BR)
 
     def weights(self, computed: Sequence[float], places: Sequence[float]) -> Tensor:
         """[P, B, 1 + n] float64, for each of P places those of the latent at the newest of the
         `n` (1 or 2) places that were computed, and of the data predictions there, newest first.
         """
-        key = (*computed, None, *places)
-        if key not in self._weights:
-            if len(self._weights) >= REMEMBERED:
-                self._weights.clear()
-            self._weights[key] = self._solve(computed, places)
-        return self._weights[key]
+        return self._weights(tuple(computed), tuple(places))
 
     def usual_error(self, computed: Sequence[float], place: float) -> float:
         """The root mean square by which a forecast is usually wrong."""
+        return self._usual_errors(computed[0], place)
+
+    def _usual_error(self, newest: float, place: float) -> float:
         time = self.calibration.time
-        shape = shape_of_surprise(time(computed[0]), time(place))
+        shape = shape_of_surprise(time(newest), time(place))
         return math.exp(
             0.5 * sum(c * f for c, f in zip(self.calibration.surprise, shape, strict=True))
         )
 
-    def _solve(self, computed: Sequence[float], places: Sequence[float]) -> Tensor:
+    def _solve(self, computed: tuple[float, ...], places: tuple[float, ...]) -> Tensor:
         rows = [self._row(computed[0], latent=True)]
         rows += [self._row(p, latent=False) for p in computed]
         known, known_RN = len(rows), torch.stack(rows)

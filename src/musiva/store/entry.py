@@ -103,14 +103,16 @@ class Entry:
         """Of bytes of the arena."""
         return byte_ranges(self.pages, self.kind.page_bytes)
 
-    def write(self, values_AF: Tensor, tokens_A: Tensor | None, version: int) -> int:
+    def write(
+        self, values: Tensor | tuple[Tensor, ...], tokens_A: Tensor | None, version: int
+    ) -> int:
         """Bytes written; see `Store.write`."""
         count = self._check_write(tokens_A, version)
-        given = tuple(values_AF.shape), values_AF.dtype, values_AF.device
-        wanted = (count, *self.need.feature), self.need.dtype, self.slab.device
-        if given != wanted:
-            raise ValueError(f"values have to be {wanted}, not {given}")
-        self._fill(values_AF, tokens_A)
+        given, wanted = _kind_of(values), (count, *self.need.feature)
+        if given != (wanted, self.need.dtype, self.slab.device):
+            expected = wanted, self.need.dtype, self.slab.device
+            raise ValueError(f"values have to be {expected}, not {given}")
+        self._fill(values, tokens_A)
         self._enter(tokens_A, version)
         return count * self.kind.feature_bytes
 
@@ -193,10 +195,15 @@ class Entry:
             self.unwritten = int((self.versions_L == NEVER).sum())
 
     @torch.no_grad()
-    def _fill(self, values_AF: Tensor, tokens_A: Tensor | None) -> None:
+    def _fill(self, values: Tensor | tuple[Tensor, ...], tokens_A: Tensor | None) -> None:
         if self.view_LF is not None and tokens_A is None:
-            self.view_LF.copy_(values_AF)
+            if isinstance(values, Tensor):
+                self.view_LF.copy_(values)
+            else:
+                for target, part in zip(self.view_LF.unbind(1), values, strict=True):
+                    target.copy_(part)
             return
+        values_AF = values if isinstance(values, Tensor) else torch.stack(values, 1)
         target = self._flat_RF if self.view_LF is None else self.view_LF
         rows_A = self.rows_L
         if tokens_A is not None:
@@ -209,6 +216,17 @@ class Entry:
             raise RuntimeError(
                 f"{self.unwritten} of {self.need.num_tokens} tokens were never written"
             )
+
+
+def _kind_of(values: Tensor | tuple[Tensor, ...]) -> object:
+    """Shape, dtype and device of a tensor, or of the stack of several along axis 1."""
+    if isinstance(values, Tensor):
+        return tuple(values.shape), values.dtype, values.device
+    kinds = {(tuple(part.shape), part.dtype, part.device) for part in values}
+    if len(kinds) != 1:
+        return kinds
+    ((shape, dtype, device),) = kinds
+    return (*shape[:1], len(values), *shape[1:]), dtype, device
 
 
 def _check_tokens(tokens_A: Tensor, length: int) -> None:

@@ -119,18 +119,19 @@ class Store:
         self,
         owner: Hashable,
         site: str,
-        values_AF: Tensor,
+        values: Tensor | tuple[Tensor, ...],
         tokens_A: Tensor | None = None,
         *,
         version: int,
     ) -> None:
-        """Keep the features of some tokens, or of all. values_AF: [A, *feature] of the dtype that
-        was reserved, on the store's device. tokens_A: [A] int64 on the host, canonical indices,
-        rising. version: the evaluation that computed them, from 0.
+        """Keep the features of some tokens, or of all. values: [A, *feature] of the dtype that was
+        reserved, on the store's device; or what that would be the stack of, along axis 1.
+        tokens_A: [A] int64 on the host, canonical indices, rising. version: the evaluation that
+        computed them, from 0.
 
         Raises ValueError for what does not fit the reservation; nothing is written then.
         """
-        written = self._entry(owner, site).write(values_AF, tokens_A, version)
+        written = self._entry(owner, site).write(values, tokens_A, version)
         self._counts["written_bytes"] += written
 
     def mark(

@@ -52,7 +52,7 @@ def moments(
         latents, values = runs.dense(samples)
         bands = bands_of(runs.grid, runs.pipeline.denoiser.patch, EDGES, latents[0][0].device)
         for x, v in zip(latents, values, strict=True):
-            sums = sums + bands.products([bands.analyse(t) for t in (*x[:-1], *v)]).cpu()
+            sums = sums + bands.products(bands.analyse(*x[:-1], *v)).cpu()
             coefficients += x[0].numel()
         yield (
             latents,
@@ -142,12 +142,12 @@ class _Fit:
     def _products(self, gap: Gap, missing_LC: Tensor) -> Tensor:
         """[B, 4, 4]: of the R values that a gap was forecast from, and of what is missing."""
         bands = self._kriging.bands(self._runs.grid, missing_LC.device)
-        latent, *values = gap.anchors.spectra(bands)
+        missing, latent, *values = gap.anchors.spectra(bands, missing_LC)
         places = gap.anchors.places
         slope = torch.zeros_like(latent)
         if len(values) > 1:
             slope = (values[0] - values[1]) * (1 / (places[1] - places[0]))
-        return bands.products([latent, values[0], slope, bands.analyse(missing_LC)]).cpu()
+        return bands.products([latent, values[0], slope, missing]).cpu()
 
     def solve(self, before_BRF: Tensor) -> Tensor:
         """[B, R, F]: the correction, of which `before` was in force."""
