@@ -51,6 +51,18 @@ def test_a_run_that_is_followed_is_that_of_the_engine(
     assert np.array_equal(levels.to(torch.uint8).numpy(), run.picture)
 
 
+@pytest.mark.parametrize(
+    "policy", ["adaptive:tolerance=0.4,max_gap=0.6", "adaptive_tiles:tolerance=0.3"]
+)
+def test_following_leaves_no_trace_in_forecasts(calibrated_model: Path, policy: str) -> None:
+    """Spectra are worked out once, by whoever wants them first."""
+    with Engine.load(calibrated_model, device="cpu") as engine:
+        run = followed(engine, policy, sampler="dpm++2m")
+        *_, event, _ = engine.stream("a red fox", **OPTIONS, policy=policy, sampler="dpm++2m")
+    assert any(action.calibrated for action in event.actions)
+    assert np.array_equal(run.picture, event.picture)
+
+
 def test_latents_in_a_gap_are_those_after_each_evaluation(engine: Engine) -> None:
     """Euler with a data prediction that is held goes straight towards it."""
     policy = "interval:interval=100,warmup=2,order=0"

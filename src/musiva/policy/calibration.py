@@ -42,7 +42,8 @@ class Conditions:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a tolerance gave against the dense run: PSNR in dB and SSIM over the decoded pictures,
-    and its share of the dense run's evaluations. low: the 5th percentile.
+    and its share of the dense run's evaluations. psnr_low: what 95 % of pictures keep, with a
+    margin for how many were measured.
     """
 
     steps: int
@@ -116,8 +117,8 @@ class Calibration:
         return folder
 
     def tolerance(self, floor: float, steps: int) -> float | None:
-        """The largest tolerance that kept 95 % of pictures at or above a PSNR in dB, at the number
-        of steps nearest to `steps` that was measured; None if none did.
+        """The largest tolerance that keeps 95 % of pictures at or above a PSNR in dB, by what was
+        measured at the number of steps nearest to `steps`; None if none does.
         """
         measured = {row.steps for row in self.table}
         nearest = min(measured, key=lambda n: abs(math.log(n / steps)), default=steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,9 +17,11 @@ from musiva.policy import Measured
 if TYPE_CHECKING:
     from musiva.perf.calibration import Plan
 
-__all__ = ["TOLERANCES", "measure"]
+__all__ = ["TOLERANCES", "kept_by_most", "measure"]
 
-TOLERANCES = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.115, 0.13, 0.145, 0.165, 0.19, 0.22, 0.26, 0.33)
+TOLERANCES = (0.05, 0.065, 0.08, 0.095, 0.11, 0.125, 0.14, 0.16, 0.19, 0.24)
+# The share of pictures that may miss what is promised, and how sure it is that no more do.
+MISSING, SURE = 0.05, 2 / 3
 
 
 def measure(pipeline: Pipeline, plan: Plan, first_seed: int) -> Iterator[Measured]:
@@ -35,10 +38,23 @@ def measure(pipeline: Pipeline, plan: Plan, first_seed: int) -> Iterator[Measure
                     steps=steps,
                     tolerance=tolerance,
                     psnr=statistics.fmean(decibels),
-                    psnr_low=float(np.quantile(decibels, 0.05)),
+                    psnr_low=kept_by_most(decibels),
                     ssim=statistics.fmean(likeness),
                     cost=cost / whole,
                 )
+
+
+def kept_by_most(decibels: Sequence[float]) -> float:
+    """What 95 % of pictures like these keep, two times in three: the lowest of them but for as many
+    as may be below (the order statistic that bounds a quantile; Wilks 1941). The 5th percentile of
+    what was measured is missed by more than 5 % every other time. Of less than 22 it is the lowest.
+    """
+    count, below, fewer = len(decibels), 0, (1 - MISSING) ** len(decibels)
+    while True:
+        below += 1
+        fewer += math.comb(count, below) * MISSING**below * (1 - MISSING) ** (count - below)
+        if fewer > 1 - SURE:
+            return sorted(decibels)[below - 1]
 
 
 def _pictures(
