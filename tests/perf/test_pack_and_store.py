@@ -12,7 +12,7 @@ import pytest
 from musiva.core.errors import InvalidInput
 from musiva.engine import Engine, Pipeline, load_pipeline
 from musiva.perf.benches import pack, pack_mixed, store, store_pressed
-from musiva.perf.benches.company import Guest, Outing, Replay, go_out
+from musiva.perf.benches.company import Guest, Outing, Replay, go_out, replay_of
 from musiva.perf.benches.store_operations import operation_rows
 from musiva.perf.child import Message
 from musiva.policy import build_policy
@@ -20,6 +20,7 @@ from musiva.policy import build_policy
 MIB = 1 << 20
 # Holds wherever it may.
 HOLD = "first_block:threshold=1e9"
+RAS = "ras:warmup=2,share=0.5"
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +34,19 @@ def guest(policy: str = "never", **options: object) -> Guest:
 
 
 def test_guests_get_the_pictures_of_the_engine(tiny_model: Path, pipeline: Pipeline) -> None:
-    guests = [guest(), guest("interval:interval=2", size=(16, 48), arrives=2), guest(seed=9)]
+    policies = ["never", "interval:interval=2", "never", RAS]
+    options = [{}, {"size": (16, 48), "arrives": 2}, {"seed": 9}, {"arrives": 1}]
+    guests = [guest(policy, **one) for policy, one in zip(policies, options, strict=True)]
     outing = go_out(pipeline, guests, store_bytes=MIB)
     with Engine.load(tiny_model) as engine:
-        for one, picture in zip(guests, outing.pictures, strict=True):
-            policy = "never" if one.seed == 9 or one.size == (32, 32) else "interval:interval=2"
+        for policy, one, picture in zip(policies, guests, outing.pictures, strict=True):
             (known,) = engine.generate(
                 "a fox", size=one.size, steps=5, guidance=3.0, seed=one.seed, policy=policy
             )
             assert np.asarray(known).tobytes() == picture.tobytes()
-    assert [len(journal) for journal in outing.journals] == [5, 5, 5]
+    assert [len(journal) for journal in outing.journals] == [5, 5, 5, 5]
     assert [a.compute for a in outing.journals[1]] == [True, True, True, False, True]
-    assert outing.peak_bytes == 0
+    assert [a.tiles is None for a in outing.journals[3]] == [True, True, False, False, False]
 
 
 def test_a_journal_gives_the_same_picture_again(pipeline: Pipeline) -> None:
@@ -62,6 +64,14 @@ def test_a_journal_gives_the_same_picture_again(pipeline: Pipeline) -> None:
     assert go_out(pipeline, [other], store_bytes=MIB).pictures[0].tobytes() != (
         outing.pictures[0].tobytes()
     )
+
+
+def test_a_journal_of_tiles_gives_the_same_picture_again(pipeline: Pipeline) -> None:
+    outing = go_out(pipeline, [guest(RAS)], store_bytes=MIB)
+    replay = replay_of(build_policy(RAS), outing.journals[0])
+    again = go_out(pipeline, [replace(guest(), policy=replay)], store_bytes=MIB)
+    assert again.journals == outing.journals
+    assert again.pictures[0].tobytes() == outing.pictures[0].tobytes()
 
 
 def test_bytes_in_use_are_watched(pipeline: Pipeline) -> None:

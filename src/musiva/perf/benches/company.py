@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from musiva.core.pack import ROW_ALIGN
+from musiva.core.tiling import Tile
 from musiva.core.types import Action, DenoiseItem, Path, Request, StepPlan, StepResult
 from musiva.engine import InlineExecutor, Pipeline, Scheduler, StepLoop
-from musiva.policy import Never, Policy, Trip
+from musiva.policy import Asks, Never, Policy, Trip
 from musiva.samplers import build_schedule
 from musiva.store import Figures, Need, Store
 
-__all__ = ["Guest", "Outing", "Replay", "go_out"]
+__all__ = ["Guest", "Outing", "Replay", "go_out", "replay_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,21 @@ class Replay(Never):
 
     def act(self, trip: Trip, memory: None, evaluation: int) -> Action:
         return self.actions[evaluation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileReplay(Replay):
+    """Of a policy with tiles."""
+
+    tile: Tile
+
+
+def replay_of(policy: Policy, journal: tuple[Action, ...]) -> Replay:
+    """The journal of a policy, as a policy."""
+    asks = Asks.of(policy)
+    if asks.tile is None:
+        return Replay(journal, asks.probes, asks.keep)
+    return TileReplay(journal, asks.probes, asks.keep, tile=asks.tile)
 
 
 @dataclass(slots=True)
@@ -128,6 +144,9 @@ def _submit(loop: StepLoop, pipeline: Pipeline, name: str, guest: Guest) -> None
     )
     schedule = build_schedule(pipeline.noise, None, guest.steps)
     trip = Trip.along(schedule, guided=request.guided, calibration=pipeline.calibration)
+    tile = Asks.of(guest.policy).tile
+    if tile is not None:
+        trip = trip.tiled(pipeline.grid(guest.size), tile)
     branch_rows = -(-pipeline.num_tokens(guest.size) // ROW_ALIGN) * ROW_ALIGN
     rows = branch_rows * (2 if request.guided else 1)
     loop.submit(request, policy=guest.policy, trip=trip, rows=rows)

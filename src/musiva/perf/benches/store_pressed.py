@@ -11,7 +11,7 @@ from itertools import cycle
 import torch
 
 from musiva.engine import Pipeline, load_pipeline
-from musiva.perf.benches.company import Guest, Outing, Replay, go_out
+from musiva.perf.benches.company import Guest, Outing, go_out, replay_of
 from musiva.perf.benches.pictures import PROMPTS
 from musiva.perf.benches.store_operations import operation_rows
 from musiva.perf.child import Message, serve_child
@@ -20,7 +20,11 @@ from musiva.policy import build_policy
 
 __all__ = ["answer"]
 
-POLICIES = ("first_block:threshold=0.12", "tea_cache:threshold=0.15")
+POLICIES = (
+    "first_block:threshold=0.12",
+    "tea_cache:threshold=0.15",
+    "ras:warmup=2,share=0.5,interval=5",
+)
 OVER = 4
 # Bytes; more than any of these requests ask for.
 PLENTY = 1 << 30
@@ -88,7 +92,7 @@ def _guests(pipeline: Pipeline, requests: int, policies: Sequence[str], steps: i
 
 def _replays(guests: Sequence[Guest], outing: Outing) -> list[Guest]:
     return [
-        replace(guest, policy=Replay(journal, guest.policy.probes, guest.policy.keep))
+        replace(guest, policy=replay_of(guest.policy, journal))
         for guest, journal in zip(guests, outing.journals, strict=True)
     ]
 
