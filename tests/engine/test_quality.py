@@ -12,7 +12,7 @@ from musiva.core.types import Event
 from musiva.engine import Engine, load_pipeline
 from musiva.engine.pipeline import Pipeline
 from musiva.perf.quality import psnr
-from musiva.policy import floor_db
+from musiva.policy import floor_db, promising
 
 OPTIONS = {"size": (48, 32), "steps": 20, "seed": 3}
 PROMPTS = ("a red fox", "two green cats", "a tree on snow")
@@ -53,7 +53,7 @@ def test_a_quality_chooses_the_policy(pipeline: Pipeline) -> None:
         for quality in (1, 30, 60, 80, 95):
             request = engine.request("a red fox", quality=quality, **OPTIONS)
             tolerance = calibration.tolerance(floor_db(quality), 20)
-            wanted = "never" if tolerance is None else f"adaptive:tolerance={tolerance}"
+            wanted = "never" if tolerance is None else promising(tolerance)
             assert request.policy == wanted
             told = engine.parameters(request, 0)
             assert (told["quality"], told["policy"]) == (quality, None)

@@ -43,6 +43,15 @@ def test_surprises_bring_more_evaluations() -> None:
     assert computed(Adaptive(), trip_of(50), 1e9) == [0, 6, *range(7, 50)]
 
 
+def test_caution_is_for_those_that_surprise() -> None:
+    trip, cautious = trip_of(50), Adaptive(caution=1.0)
+    for calm in (0.2, 0.9, 1.0):
+        assert computed(cautious, trip, calm) == computed(Adaptive(), trip, calm)
+    for hard in (1.5, 2.0, 5.0):
+        assert computed(cautious, trip, hard) == computed(Adaptive(gain=1.2), trip, hard)
+        assert len(computed(cautious, trip, hard)) > len(computed(Adaptive(), trip, hard))
+
+
 def test_no_gap_is_wider_than_the_cap() -> None:
     trip = trip_of(100)
     found = computed(Adaptive(tolerance=0.25, max_gap=0.26), trip, 1e-6)
@@ -59,7 +68,9 @@ def test_a_model_without_calibration_is_refused() -> None:
         Adaptive().begin(trip_of(28, calibrated=False))
 
 
-@pytest.mark.parametrize("spec", ["tolerance=-0.1", "tolerance=2", "gain=3", "max_gap=nan"])
+@pytest.mark.parametrize(
+    "spec", ["tolerance=-0.1", "tolerance=2", "gain=3", "max_gap=nan", "caution=-1"]
+)
 def test_fields_have_limits(spec: str) -> None:
     with pytest.raises(InvalidInput, match="a number from 0 to"):
         build_policy(f"adaptive:{spec}")

@@ -24,7 +24,16 @@ from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.stream import Stream
-from musiva.policy import POLICIES, Asks, Policy, PolicyClass, Trip, build_policy, floor_db
+from musiva.policy import (
+    POLICIES,
+    Asks,
+    Policy,
+    PolicyClass,
+    Trip,
+    build_policy,
+    floor_db,
+    promising,
+)
 from musiva.samplers import Schedule, build_schedule
 from musiva.store import Figures
 
@@ -368,7 +377,7 @@ class Engine:
             allowed = "100: the model has no calibration; `musiva calibrate` makes it"
             raise InvalidInput("quality", quality, allowed)
         tolerance = calibration.tolerance(floor_db(quality), path.steps)
-        return "never" if tolerance is None else f"adaptive:tolerance={tolerance}"
+        return "never" if tolerance is None else promising(tolerance)
 
     def _check_policy(self, request: Request) -> None:
         """Raises InvalidInput for a policy that is not there, or that this request is not for."""

@@ -33,7 +33,7 @@ from musiva.policy.forecast import Anchors, polynomial_weights
 from musiva.policy.interval import Interval
 from musiva.policy.kriging import Kriging, shape_of_correction, shape_of_surprise
 from musiva.policy.never import Never
-from musiva.policy.quality import floor_db
+from musiva.policy.quality import floor_db, promising
 from musiva.policy.ras import Ras
 from musiva.policy.refine import Refine
 from musiva.policy.tea_cache import TeaCache
@@ -68,6 +68,7 @@ __all__ = [
     "floor_db",
     "load_policy_class",
     "polynomial_weights",
+    "promising",
     "shape_of_correction",
     "shape_of_surprise",
     "with_own",

@@ -37,12 +37,14 @@ class Progress:
 @dataclass(frozen=True)
 class Adaptive:
     """Gaps of `tolerance`, a share of the path, for a picture that surprises as usual; times
-    surprise ** -`gain` for others, of `max_gap` at most.
+    surprise ** -`gain` for others, of `max_gap` at most. For one that surprises more than usual
+    `caution` is added to `gain`: it costs some of the mean, and lifts the few that are hard.
     """
 
     tolerance: float = 0.12
     gain: float = 0.2
     max_gap: float = 0.3
+    caution: float = 0.0
     probes = ("surprise",)
     keep = 2
 
@@ -50,6 +52,7 @@ class Adaptive:
         check_number("tolerance", self.tolerance, 0.0, 1.0)
         check_number("gain", self.gain, 0.0, 2.0)
         check_number("max_gap", self.max_gap, 0.0, 1.0)
+        check_number("caution", self.caution, 0.0, 10.0)
 
     def begin(self, trip: Trip) -> Progress:
         """Raises InvalidInput for a model that is not calibrated."""
@@ -84,7 +87,8 @@ class Adaptive:
         """The evaluation that computes next. What is left of the path goes into equal gaps, which
         may be `longer` times as long as else.
         """
-        usual = self.tolerance * math.exp(-self.gain * progress.surprise)
+        gain = self.gain + (self.caution if progress.surprise > 0.0 else 0.0)
+        usual = self.tolerance * math.exp(-gain * progress.surprise)
         gap = min(usual * longer, self.max_gap)
         if gap <= 0.0:
             return evaluation + 1
