@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
+from hypothesis import strategies as st
 
 from musiva.core.types import Action, DenoiseItem, Event, Kind, StepPlan, StepResult
 from musiva.engine import Engine, InlineExecutor, Scheduler, StepLoop
 from musiva.engine.pipeline import Pipeline
 from musiva.policy import POLICIES, Policy, TilePolicy, Trip
 
-__all__ = ["Bench", "Journal", "Replay", "TileReplay", "replay_of"]
+__all__ = ["Bench", "Journal", "Replay", "TileReplay", "comings_and_goings", "replay_of"]
 
 
 class Journal:
@@ -64,6 +65,17 @@ def replay_of(policy: Policy, actions: Sequence[Action]) -> Replay:
     return replay
 
 
+def comings_and_goings(joins: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Events for `Bench.live`: requests out of `joins` that come and go, pages that are lost."""
+    happening = st.one_of(
+        st.tuples(st.just("join"), joins),
+        st.tuples(st.just("leave"), st.integers(0, 9)),
+        st.tuples(st.just("evict"), st.integers(0, 5)),
+        st.tuples(st.just("step"), st.integers(1, 4)),
+    )
+    return st.lists(happening, min_size=4, max_size=15)
+
+
 class Bench:
     """A loop to step by hand, and an engine that only checks requests."""
 
@@ -111,6 +123,26 @@ class Bench:
                 break
             steps = None if steps is None else steps - 1
         return self.pictures
+
+    def live(self, events: Sequence[tuple[str, Any]], join: Callable[[int, Any], object]) -> None:
+        """Let happen what `comings_and_goings` drew, and run to the end; nothing is left then.
+        join: submits the request of that number, given what was drawn for it.
+        """
+        joined, store = 0, self.executor.store
+        for event, what in events:
+            if event == "join":
+                join(joined, what)
+                joined += 1
+            elif event == "leave":
+                for name in self.loop.state.requests[what : what + 1]:
+                    self.loop.cancel(name)
+            elif event == "evict":
+                for owner in store.owners[what : what + 1]:
+                    store.free(owner)
+            else:
+                self.run(what)
+        self.run()
+        assert (self.executor.num_slots, store.owners) == (0, ())
 
     def failed(self) -> dict[str, Exception]:
         """Why requests failed, by request."""

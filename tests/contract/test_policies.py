@@ -27,7 +27,7 @@ from tests.contract.driving import (
     selection,
 )
 from tests.contract.test_paged import MODELS
-from tests.stepping import Bench, replay_of
+from tests.stepping import Bench, comings_and_goings, replay_of
 
 # By policy: one that computes everything, and one that skips on every model and path.
 EXACT = {
@@ -339,39 +339,21 @@ SPECS = st.one_of(
     st.just("never"),
 )
 JOINS = st.tuples(SPECS, st.integers(1, 20), st.integers(1, 2))
-EVENTS = st.lists(
-    st.one_of(
-        st.tuples(st.just("join"), JOINS),
-        st.tuples(st.just("leave"), st.integers(0, 9)),
-        st.tuples(st.just("evict"), st.integers(0, 5)),
-        st.tuples(st.just("step"), st.integers(1, 4)),
-    ),
-    min_size=4,
-    max_size=16,
-)
+EVENTS = comings_and_goings(JOINS)
 
 
 def check_comings_and_goings(
     model: str, path: str, events: Sequence[tuple[str, object]], store_bytes: int, max_rows: int
 ) -> None:
     bench = bench_of(model, path, store_bytes=store_bytes, max_rows=max_rows)
-    store, asked = bench.executor.store, {}
-    for event, what in events:
-        if event == "join":
-            spec, kind, num_images = what
-            name = f"n{len(asked)}"
-            asked[name] = {**options(model, path, spec, kind), "num_images": num_images}
-            bench.submit(name, **asked[name])
-        elif event == "leave":
-            for name in bench.loop.state.requests[what : what + 1]:
-                bench.loop.cancel(name)
-        elif event == "evict":
-            for owner in store.owners[what : what + 1]:
-                store.free(owner)
-        else:
-            bench.run(what)
-    bench.run()
-    assert (bench.executor.num_slots, store.owners) == (0, ())
+    asked: dict[str, dict[str, object]] = {}
+
+    def join(number: int, what: tuple[str, int, int]) -> None:
+        spec, kind, num_images = what
+        asked[f"n{number}"] = {**options(model, path, spec, kind), "num_images": num_images}
+        bench.submit(f"n{number}", **asked[f"n{number}"])
+
+    bench.live(events, join)
     for error in bench.failed().values():
         assert isinstance(error, InvalidInput)
         assert f"the store (--store-mib) has {store_bytes:,} bytes" in str(error)

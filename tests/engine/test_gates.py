@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.stepping import Bench, replay_of
+from tests.stepping import Bench, comings_and_goings, replay_of
 
 from musiva.core.errors import ExecutionFailed, InvalidInput, NonFinite
 from musiva.core.types import COMPUTE, Action, Gate
@@ -216,16 +216,7 @@ def test_a_probe_that_is_not_a_number_fails_its_request_alone(
     assert bench.executor.gates.store.owners == ()
 
 
-EVENTS = st.lists(
-    st.one_of(
-        st.tuples(st.just("join"), st.integers(0, len(REQUESTS) - 1)),
-        st.tuples(st.just("leave"), st.integers(0, 9)),
-        st.tuples(st.just("evict"), st.integers(0, 5)),
-        st.tuples(st.just("step"), st.integers(1, 4)),
-    ),
-    min_size=4,
-    max_size=14,
-)
+EVENTS = comings_and_goings(st.integers(0, len(REQUESTS) - 1))
 
 
 @settings(max_examples=15, deadline=None)
@@ -236,23 +227,8 @@ def test_nothing_leaks_whoever_comes_and_goes(
     """`Bench.step` checks slots, pages and the store after every step. The small store has room for
     two samples.
     """
-    bench, count = Bench(pipeline, store_bytes=store_bytes, max_rows=max_rows), 0
-    store = bench.executor.gates.store
-    for event, number in events:
-        if event == "join":
-            bench.submit(f"n{count}r{number}", **options(number))
-            count += 1
-        elif event == "leave":
-            for name in bench.loop.state.requests[number : number + 1]:
-                bench.loop.cancel(name)
-        elif event == "evict":
-            for owner in store.owners[number : number + 1]:
-                store.free(owner)
-        else:
-            bench.run(number)
-    bench.run()
-    assert bench.executor.num_slots == 0
-    assert store.owners == ()
+    bench = Bench(pipeline, store_bytes=store_bytes, max_rows=max_rows)
+    bench.live(events, lambda n, number: bench.submit(f"n{n}r{number}", **options(number)))
     assert not [event for event in bench.events if event.kind == "failed"]
     if store_bytes > 1 << 20 and "evict" not in dict(events):
         for name, picture in bench.pictures.items():

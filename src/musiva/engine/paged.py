@@ -60,7 +60,8 @@ class PagedRun(PlainRun):
     ) -> None:
         super().__init__(linears, shared_bytes=shared_bytes)
         self.store = store
-        self._needs: dict[Grid, Mapping[str, Need]] = {}
+        # What an owner of a grid needs, and what that is worth.
+        self._needs: dict[Grid, tuple[Mapping[str, Need], float]] = {}
         # Of the owners whose pages this forward writes, and those it holds features of.
         self._versions: dict[Hashable, int] = {}
         self._held: dict[Hashable, Held] = {}
@@ -163,13 +164,10 @@ class PagedRun(PlainRun):
         needs = self._needs.get(s.grid)
         if needs is None and s.owner not in self.store:
             self._held[s.owner] = Held(s.grid, version)
-        elif needs is None or self._reserve(s.owner, needs):
+        elif needs is None or self._reserve(s.owner, *needs):
             self._versions[s.owner] = version
 
-    def _reserve(self, owner: Hashable, needs: Mapping[str, Need]) -> bool:
-        # As what gates keep: the milliseconds that pages save grow with their bytes.
-        page_tokens = self.store.config.page_tokens
-        value = float(sum(_page_bytes(need, page_tokens) for need in needs.values()))
+    def _reserve(self, owner: Hashable, needs: Mapping[str, Need], value: float) -> bool:
         try:
             return self.store.reserve(owner, needs, value)
         except OverBudget:
@@ -182,8 +180,11 @@ class PagedRun(PlainRun):
             site: Need(x_LF.shape[0], tuple(x_LF.shape[1:]), x_LF.dtype)
             for site, x_LF in held.features.items()
         }
-        self._needs[held.grid] = needs
-        if self._reserve(owner, needs):
+        # As what gates keep: the milliseconds that pages save grow with their bytes.
+        page_tokens = self.store.config.page_tokens
+        value = float(sum(_page_bytes(need, page_tokens) for need in needs.values()))
+        self._needs[held.grid] = needs, value
+        if self._reserve(owner, needs, value):
             for site, x_LF in held.features.items():
                 self.store.write(owner, site, x_LF, version=held.version)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Need:
             raise ValueError(f"every size of {self} has to be at least 1")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kind:
     """What the pages of one slab hold: `page_tokens` features of this shape, kept in this dtype."""
 
@@ -44,12 +45,12 @@ class Kind:
     feature: tuple[int, ...]
     dtype: torch.dtype
 
-    @property
+    @cached_property
     def feature_bytes(self) -> int:
         """Of one token."""
         return math.prod(self.feature) * self.dtype.itemsize
 
-    @property
+    @cached_property
     def page_bytes(self) -> int:
         return self.page_tokens * self.feature_bytes
 
