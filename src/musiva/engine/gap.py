@@ -5,7 +5,8 @@ solver's memory at the end of a gap, however many evaluations it has. Their coef
 out on the host, once for all samples with the same gap, and the fields are touched once.
 
 L tokens of a sample, C channels of a token; B bands of frequency, one where no forecast is
-calibrated; N known fields.
+calibrated; N known fields, of which M are the latent and the solver's memory at the start of a gap
+and R what forecasts are made of; P evaluations of a gap.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from musiva.policy import Anchors, Kriging, polynomial_weights
 from musiva.samplers import Memory, Schedule, leap
 
 __all__ = ["Gaps", "Landing"]
+
+REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ class Gaps:
 
     def __init__(self, kriging: Kriging | None) -> None:
         self._kriging = kriging
-        self._sums = lru_cache(maxsize=4096)(self._work_out)
+        self._sums = lru_cache(maxsize=REMEMBERED)(self._work_out)
+        self._shares = lru_cache(maxsize=REMEMBERED)(_shares)
 
     def cross(
         self,
@@ -99,12 +103,14 @@ class Gaps:
         num_memory: int,
     ) -> Sums:
         cleans_PBR = self._forecasts(schedule, evaluation, actions, computed)
-        own = 1 + num_memory
-        num_bands, num_fields = cleans_PBR.shape[1], own + cleans_PBR.shape[2]
-        start_NN = torch.eye(num_fields, dtype=torch.float64)
-        x, *memory = (row_N.expand(num_bands, -1) for row_N in start_NN[:own])
-        cleans = [torch.nn.functional.pad(c, (own, 0)) for c in cleans_PBR]
-        return Sums(*leap(schedule, evaluation, x, tuple(memory), cleans), cleans[-1])
+        shares = self._shares(schedule, evaluation, len(actions), num_memory)
+        starts_MM, forecasts_MP = shares.split((1 + num_memory, len(actions)), dim=1)
+        num_bands = cleans_PBR.shape[1]
+        starts_MBM = starts_MM[:, None].expand(-1, num_bands, -1)
+        forecasts_MBR = torch.einsum("mp,pbr->mbr", forecasts_MP, cleans_PBR)
+        latent_BN, *memory = torch.cat((starts_MBM, forecasts_MBR), -1)
+        last_BN = torch.nn.functional.pad(cleans_PBR[-1], (1 + num_memory, 0))
+        return Sums(latent_BN, tuple(memory), last_BN)
 
     def _forecasts(
         self,
@@ -118,16 +124,30 @@ class Gaps:
         """
         rows: list[Tensor] = []
         for action, alike in groupby(enumerate(actions, evaluation), key=itemgetter(1)):
-            places = [schedule.place(at) for at, _ in alike]
+            first, *others = (at for at, _ in alike)
+            places = [schedule.place(at) for at in (first, *others)]
             values = computed[: action.order + 1]
             if action.calibrated:
                 assert self._kriging is not None
-                weights_PBR = self._kriging.weights(values, places)
+                # Of all that may follow, so that gaps of every length find the same.
+                later = [schedule.place(at) for at in range(first, schedule.num_evaluations)]
+                weights_PBR = self._kriging.weights(values, later)[: len(places)]
             else:
                 weights_PR = torch.stack([polynomial_weights(values, place) for place in places])
                 weights_PBR = torch.nn.functional.pad(weights_PR, (1, 0))[:, None]
             rows.extend(torch.nn.functional.pad(weights_PBR, (0, len(computed) - len(values))))
         return torch.stack(torch.broadcast_tensors(*rows))
+
+
+def _shares(schedule: Schedule, evaluation: int, count: int, num_memory: int) -> Tensor:
+    """[M, M + P] float64: how much of the latent and the memory at the start, and of the data
+    prediction of each of `count` evaluations, is in the latent and the memory at the end, of which
+    there may be less.
+    """
+    own = 1 + num_memory
+    x, *rest = torch.eye(own + count, dtype=torch.float64)
+    end, memory = leap(schedule, evaluation, x, tuple(rest[:num_memory]), rest[num_memory:])
+    return torch.stack((end, *memory))
 
 
 def _total(fields: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

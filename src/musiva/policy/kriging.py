@@ -55,6 +55,7 @@ class Kriging:
         self._correction_BRF = calibration.correction.double()
         self._weights = lru_cache(maxsize=REMEMBERED)(self._solve)
         self._usual_errors = lru_cache(maxsize=REMEMBERED)(self._usual_error)
+        self._row = lru_cache(maxsize=REMEMBERED)(self._picked)
 
     def bands(self, grid: Grid, device: torch.device) -> Bands:
         return bands_of(grid, self.patch, self.calibration.edges, device)
@@ -98,16 +99,15 @@ class Kriging:
         )
 
     def _solve(self, computed: tuple[float, ...], places: tuple[float, ...]) -> Tensor:
-        rows = [self._row(computed[0], latent=True)]
-        rows += [self._row(p, latent=False) for p in computed]
+        rows = [self._row(computed[0], True), *(self._row(p, False) for p in computed)]
         known, known_RN = len(rows), torch.stack(rows)
-        wanted_PN = torch.stack([self._row(p, latent=False) for p in places])
+        wanted_PN = torch.stack([self._row(p, False) for p in places])
         moments_BRN = known_RN @ self._moments_BNN
         known_BRR = moments_BRN @ known_RN.T
         ridge_BRR = torch.diag_embed(RIDGE * known_BRR.diagonal(dim1=1, dim2=2))
         weights_BRP = torch.linalg.solve(known_BRR + ridge_BRR, moments_BRN @ wanted_PN.T)
-        shapes_FP = torch.stack([shape_of_correction(computed[0], p) for p in places], 1)
-        extra_BRP = self._correction_BRF @ shapes_FP
+        wanted_P = torch.tensor(places, dtype=torch.float64)
+        extra_BRP = self._correction_BRF @ shape_of_correction(computed[0], wanted_P)
         weights_BRP[:, :2] += extra_BRP[:, :2]
         if known > 2:
             slope_BP = extra_BRP[:, 2] / (computed[1] - computed[0])
@@ -115,7 +115,7 @@ class Kriging:
             weights_BRP[:, 2] -= slope_BP
         return weights_BRP.permute(2, 0, 1)
 
-    def _row(self, place: float, *, latent: bool) -> Tensor:
+    def _picked(self, place: float, latent: bool) -> Tensor:
         """[2P]: what picks a latent, or a data prediction, out of the moments; between measured
         places both neighbours count.
         """
@@ -128,10 +128,10 @@ class Kriging:
         return row_N
 
 
-def shape_of_correction(newest: float, place: float) -> Tensor:
-    """[3] float64: what the coefficients of the correction are multiplied with."""
-    gone = newest - place
-    return torch.tensor([gone, gone * newest, gone * newest**2], dtype=torch.float64)
+def shape_of_correction(newest: float, places_P: Tensor) -> Tensor:
+    """[3, P] float64: what the coefficients of the correction are multiplied with."""
+    gone_P = newest - places_P
+    return torch.stack((gone_P, gone_P * newest, gone_P * newest**2))
 
 
 def shape_of_surprise(newest: float, time: float) -> tuple[float, ...]:

@@ -36,6 +36,8 @@ STEPS = (50, 28)
 # Of the converged run, over the steps of the dense one.
 MORE = 4
 FIRST_SEED = 1000
+# A promise is about few pictures of many, so each prompt is drawn at more seeds.
+PROMISED_SEEDS = (FIRST_SEED, 2000, 3000)
 TOLERANCES = (0.25, 0.2, 0.18, 0.165, 0.15, 0.14, 0.12, 0.1)
 FEWER = (6, 7, 8, 9, 10, 12, 14)
 # By a solver of another order or on another grid, at so many steps; none came near the model's own.
@@ -58,6 +60,7 @@ def measure(*, quick: bool) -> Findings:
         return findings
     for steps in STEPS:
         _measure_curves(findings, steps, quick=quick)
+    _measure_promise(findings, quick=quick)
     for key, policy in (("all_active", ALL_ACTIVE), ("probe", PROBED)):
         _measure_overhead(findings, key, policy, quick=quick)
     return findings
@@ -70,13 +73,18 @@ def prompts_of(*, quick: bool) -> tuple[list[str], range]:
 
 
 def trace(
-    settings: Sequence[Message], steps: int, *, quick: bool, reference: bool = False
+    settings: Sequence[Message],
+    steps: int,
+    *,
+    quick: bool,
+    reference: bool = False,
+    first_seed: int = FIRST_SEED,
 ) -> Message:
     """What `traced` answers, at the largest size of the default model."""
     question = {
         "model": "default",
         "prompts": prompts_of(quick=quick)[0],
-        "first_seed": FIRST_SEED,
+        "first_seed": first_seed,
         "size": [128, 128],
         "steps": steps,
         "settings": list(settings),
@@ -104,7 +112,7 @@ def points_of(
 
 def _settings(steps: int, *, quick: bool) -> list[Message]:
     coarser = slice(None, None, 4 if quick else 1)
-    settings = [
+    settings: list[Message] = [
         {"name": f"adaptive {x}", "options": {"policy": f"adaptive:tolerance={x}"}}
         for x in TOLERANCES[coarser]
     ]
@@ -114,7 +122,7 @@ def _settings(steps: int, *, quick: bool) -> list[Message]:
         name = "fewer-" + "-".join(other.values())
         steps_too = {"steps": OTHER_STEPS, **other}
         settings.append({"name": f"{name} {OTHER_STEPS}", "options": steps_too})
-    return [*settings, {"name": "quality", "options": {"quality": MIN_QUALITY}}]
+    return settings
 
 
 def _measure_curves(findings: Findings, steps: int, *, quick: bool) -> None:
@@ -137,11 +145,22 @@ def _measure_curves(findings: Findings, steps: int, *, quick: bool) -> None:
         figures[f"region_lead_fewer_steps_converged_{steps}"] = lead(
             converged["adaptive"], rivals, LEAD_DB
         )
-    if steps == STEPS[0]:
-        (promised,) = curves["quality"]
-        floor = floor_db(MIN_QUALITY)
-        figures["min_quality_honoured"] = statistics.fmean(x >= floor for x in promised.psnr)
-        figures["min_quality_speedup_28db"] = 1 / promised.share_mean
+
+
+def _measure_promise(findings: Findings, *, quick: bool) -> None:
+    settings = [{"name": "quality", "options": {"quality": MIN_QUALITY}}]
+    decibels, shares = [], []
+    for first_seed in PROMISED_SEEDS[: 1 if quick else None]:
+        found = trace(settings, STEPS[0], quick=quick, first_seed=first_seed)
+        if not findings.gate.merge(found["gate"]):
+            return
+        (promised,) = points_of(found["rows"])["quality"]
+        findings.rows.append({"what": f"{STEPS[0]} steps, seed {first_seed}", **promised.row()})
+        decibels += promised.psnr
+        shares += promised.share
+    floor, figures = floor_db(MIN_QUALITY), findings.figures
+    figures["min_quality_honoured"] = statistics.fmean(x >= floor for x in decibels)
+    figures["min_quality_speedup_28db"] = 1 / statistics.fmean(shares)
 
 
 def _speedup(points: Sequence[Point]) -> float | None:

@@ -159,12 +159,11 @@ class _Fit:
 
     def _shape(self, gap: Gap) -> Tensor:
         """[F]: by how much the landing moves with each coefficient."""
-        place, responses = self._runs.schedule.place, self._runs.responses(gap.start, gap.stop)
-        parts = [
-            response * shape_of_correction(place(gap.start), place(gap.start + i))
-            for i, response in enumerate(responses)
-        ]
-        return torch.stack(parts[1:] or [torch.zeros(3, dtype=torch.float64)]).sum(0)
+        places = [self._runs.schedule.place(at) for at in range(gap.start, gap.stop)]
+        places_P = torch.tensor(places, dtype=torch.float64)
+        # The first is computed, and nothing is gone by then.
+        shapes_FP = shape_of_correction(places[0], places_P)
+        return shapes_FP @ torch.tensor(self._runs.responses(gap.start, gap.stop)).double()
 
 
 class _Surprises:
