@@ -24,16 +24,7 @@ from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.stream import Stream
-from musiva.policy import (
-    POLICIES,
-    Asks,
-    Policy,
-    PolicyClass,
-    Trip,
-    build_policy,
-    floor_db,
-    promising,
-)
+from musiva.policy import POLICIES, Asks, Policy, PolicyClass, Trip, build_policy, policy_keeping
 from musiva.samplers import Schedule, build_schedule
 from musiva.store import Figures
 
@@ -376,8 +367,7 @@ class Engine:
         if calibration is None:
             allowed = "100: the model has no calibration; `musiva calibrate` makes it"
             raise InvalidInput("quality", quality, allowed)
-        tolerance = calibration.tolerance(floor_db(quality), path.steps)
-        return "never" if tolerance is None else promising(tolerance)
+        return policy_keeping(quality, calibration, path.steps)
 
     def _check_policy(self, request: Request) -> None:
         """Raises InvalidInput for a policy that is not there, or that this request is not for."""

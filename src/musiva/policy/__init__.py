@@ -33,7 +33,7 @@ from musiva.policy.forecast import Anchors, polynomial_weights
 from musiva.policy.interval import Interval
 from musiva.policy.kriging import Kriging, shape_of_correction, shape_of_surprise
 from musiva.policy.never import Never
-from musiva.policy.quality import floor_db, promising
+from musiva.policy.quality import floor_db, policy_keeping, promising
 from musiva.policy.ras import Ras
 from musiva.policy.refine import Refine
 from musiva.policy.tea_cache import TeaCache
@@ -67,6 +67,7 @@ __all__ = [
     "build_policy",
     "floor_db",
     "load_policy_class",
+    "policy_keeping",
     "polynomial_weights",
     "promising",
     "shape_of_correction",

@@ -195,14 +195,14 @@ class Entry:
         if self.unwritten:
             self.unwritten = int((self.versions_L == NEVER).sum())
 
-    @torch.no_grad()
     def _fill(self, values: Tensor | tuple[Tensor, ...], tokens_A: Tensor | None) -> None:
+        # Pages take part in no gradient. Detached, since no_grad() takes longer than the rest.
         if self.view_LF is not None and tokens_A is None:
             if isinstance(values, Tensor):
-                self.view_LF.copy_(values)
+                self.view_LF.copy_(values.detach())
             else:
                 for target, part in zip(self.view_LF.unbind(1), values, strict=True):
-                    target.copy_(part)
+                    target.copy_(part.detach())
             return
         values_AF = values if isinstance(values, Tensor) else torch.stack(values, 1)
         target = self._flat_RF if self.view_LF is None else self.view_LF
@@ -210,7 +210,7 @@ class Entry:
         if tokens_A is not None:
             tokens_A = tokens_A.to(self.slab.device)
             rows_A = tokens_A if rows_A is None else rows_A.index_select(0, tokens_A)
-        target[rows_A] = values_AF.to(self.kind.dtype)
+        target[rows_A] = values_AF.detach().to(self.kind.dtype)
 
     def _require_written(self) -> None:
         if self.unwritten:
