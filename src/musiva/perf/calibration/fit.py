@@ -163,7 +163,7 @@ class _Fit:
         places_P = torch.tensor(places, dtype=torch.float64)
         # The first is computed, and nothing is gone by then.
         shapes_FP = shape_of_correction(places[0], places_P)
-        return shapes_FP @ torch.tensor(self._runs.responses(gap.start, gap.stop)).double()
+        return shapes_FP @ self._runs.responses(gap.start, gap.stop)
 
 
 class _Surprises:

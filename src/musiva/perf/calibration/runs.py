@@ -141,14 +141,14 @@ class Prompts:
                 gaps.append(Gap(samples[i], start, stop, before, known[i], latents[i], surprise))
         return gaps
 
-    def responses(self, start: int, stop: int) -> list[float]:
-        """By how much the latent at `stop` grows with the data prediction at each evaluation of a
-        gap; a solver is linear in it.
+    def responses(self, start: int, stop: int) -> Tensor:
+        """[P] float64: by how much the latent at `stop` grows with the data prediction at each of
+        the P evaluations of a gap; a solver is linear in it.
         """
         units_PP = torch.eye(stop - start, dtype=torch.float64)
         nothing = torch.zeros_like(units_PP[0])
         memory: Memory = (nothing,) if start else ()
-        return leap(self.schedule, start, nothing, memory, units_PP)[0].tolist()
+        return leap(self.schedule, start, nothing, memory, units_PP)[0]
 
     def _step(
         self, at: int, latent: Tensor, clean: Tensor, memory: Memory
