@@ -21,7 +21,7 @@ const CONTROLS = /** @type {const} */ ([
 const SLIDERS = { steps: "steps-slider", quality: "quality-slider", guidance_scale: "guidance-slider" };
 const QUALITY = "100";
 const HINTS = {
-  calibrated: "How near to the dense run, which is 100: 80 keeps 32 dB to it, and is several times cheaper.",
+  calibrated: "How near to the dense run, which is 100: 80 keeps 32 dB to it, for less than half of the work.",
   not: "100 is the dense run. This model is not calibrated for less.",
 };
 
