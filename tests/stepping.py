@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from musiva.core.types import Action, DenoiseItem, Event, Kind, StepPlan, StepResult
 from musiva.engine import Engine, InlineExecutor, Scheduler, StepLoop
 from musiva.engine.pipeline import Pipeline
-from musiva.policy import POLICIES, Policy, TilePolicy, Trip
+from musiva.policy import POLICIES, Policy
 
-__all__ = ["Bench", "Journal", "Replay", "TileReplay", "comings_and_goings", "replay_of"]
+__all__ = ["Bench", "Journal", "comings_and_goings"]
 
 
 class Journal:
@@ -34,35 +34,6 @@ class Journal:
                 last = outcome.action or item.actions[-1]
                 self.actions.setdefault(item.sample, []).extend([*item.actions[:-1], last])
                 self.measured.setdefault(item.sample, []).append(outcome.measured)
-
-
-class Replay:
-    """What a journal says; what was done is compared with it."""
-
-    def __init__(self, actions: Sequence[Action], probes: tuple[str, ...], keep: int) -> None:
-        self.actions, self.probes, self.keep = actions, probes, keep
-
-    def begin(self, trip: Trip) -> None:
-        return None
-
-    def observe(self, trip: Trip, memory: None, evaluation: int, action: Action, measured) -> None:
-        assert action == self.actions[evaluation]
-
-    def act(self, trip: Trip, memory: None, evaluation: int) -> Action:
-        return self.actions[evaluation]
-
-
-class TileReplay(Replay):
-    tile = (1, 1)
-
-
-def replay_of(policy: Policy, actions: Sequence[Action]) -> Replay:
-    """The journal of a policy, as a policy."""
-    if not isinstance(policy, TilePolicy):
-        return Replay(actions, policy.probes, policy.keep)
-    replay = TileReplay(actions, policy.probes, policy.keep)
-    replay.tile = policy.tile
-    return replay
 
 
 def comings_and_goings(joins: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

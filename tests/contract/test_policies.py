@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from musiva.core.errors import InvalidInput, NonFinite
 from musiva.core.types import Action, Event
+from musiva.perf.benches.company import replay_of
 from musiva.policy import POLICIES, Trip
 from tests.contract.driving import (
     WhimOfGates,
@@ -27,7 +28,7 @@ from tests.contract.driving import (
     selection,
 )
 from tests.contract.test_paged import MODELS
-from tests.stepping import Bench, comings_and_goings, replay_of
+from tests.stepping import Bench, comings_and_goings
 
 # By policy: one that computes everything, and one that skips on every model and path.
 EXACT = {

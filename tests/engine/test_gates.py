@@ -11,12 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.stepping import Bench, comings_and_goings, replay_of
+from tests.stepping import Bench, comings_and_goings
 
 from musiva.core.errors import ExecutionFailed, InvalidInput, NonFinite
 from musiva.core.types import COMPUTE, Action, Gate
 from musiva.engine import Engine, load_pipeline
 from musiva.engine.pipeline import Pipeline
+from musiva.perf.benches.company import replay_of
 from musiva.policy import FirstBlock, Never, Trip
 
 SIZE = (48, 32)

@@ -12,13 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.stepping import Bench, comings_and_goings, replay_of
+from tests.stepping import Bench, comings_and_goings
 from tests.tiny import tiny_pixart_directory
 
 from musiva.core.errors import NonFinite
 from musiva.core.types import COMPUTE, Action
 from musiva.engine import load_pipeline
 from musiva.engine.pipeline import Pipeline
+from musiva.perf.benches.company import replay_of
 from musiva.policy import Never, Trip
 from musiva.policy.tiles import aged, with_old
 

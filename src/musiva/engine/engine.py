@@ -222,7 +222,7 @@ class Engine:
         calibration, tile = self.pipeline.calibration, Asks.of(self.policy_of(request)).tile
         schedule = self._schedule(request.path)
         trip = Trip.along(schedule, guided=request.guided, calibration=calibration)
-        return trip if tile is None else trip.tiled(self.pipeline.grid(request.size), tile)
+        return trip.tiled(self.pipeline.grid(request.size), tile)
 
     def parameters(self, request: Request, index: int) -> dict[str, object]:
         """What gives picture `index` of a request again: a body for `POST /v1/images/generations`,

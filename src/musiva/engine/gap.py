@@ -124,16 +124,16 @@ class Gaps:
         """
         rows: list[Tensor] = []
         for action, alike in groupby(enumerate(actions, evaluation), key=itemgetter(1)):
-            first, *others = (at for at, _ in alike)
-            places = [schedule.place(at) for at in (first, *others)]
+            run = [at for at, _ in alike]
             values = computed[: action.order + 1]
             if action.calibrated:
                 assert self._kriging is not None
                 # Of all that may follow, so that gaps of every length find the same.
-                later = [schedule.place(at) for at in range(first, schedule.num_evaluations)]
-                weights_PBR = self._kriging.weights(values, later)[: len(places)]
+                later = [schedule.place(at) for at in range(run[0], schedule.num_evaluations)]
+                weights_PBR = self._kriging.weights(values, later)[: len(run)]
             else:
-                weights_PR = torch.stack([polynomial_weights(values, place) for place in places])
+                places = map(schedule.place, run)
+                weights_PR = torch.stack([polynomial_weights(values, p) for p in places])
                 weights_PBR = torch.nn.functional.pad(weights_PR, (1, 0))[:, None]
             rows.extend(torch.nn.functional.pad(weights_PBR, (0, len(computed) - len(values))))
         return torch.stack(torch.broadcast_tensors(*rows))

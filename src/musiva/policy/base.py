@@ -75,8 +75,10 @@ class Trip:
         coarse = guided and calibration is not None and calibration.coarse
         return cls(places, weights, times, guided, calibration is not None, coarse)
 
-    def tiled(self, grid: Grid, tile: Tile) -> Trip:
-        """With the tiles of a sample of this grid."""
+    def tiled(self, grid: Grid, tile: Tile | None) -> Trip:
+        """With the tiles of a sample of this grid, for a policy that has them."""
+        if tile is None:
+            return self
         shape, sizes = tile_shape(grid, tile), tile_sizes(grid, tile)
         return replace(self, tiles=shape, tile_tokens=sizes, tile=tile)
 

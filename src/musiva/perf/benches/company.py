@@ -33,13 +33,23 @@ class Guest:
 
 @dataclass(frozen=True)
 class Replay(Never):
-    """Does what a journal says; what that holds is kept by the probes of the policy that wrote
-    it.
+    """Does what a journal says, and fails where something else was done; what that holds is kept by
+    the probes of the policy that wrote it.
     """
 
     actions: tuple[Action, ...]
     probes: tuple[str, ...]
     keep: int
+
+    def observe(
+        self,
+        trip: Trip,
+        memory: None,
+        evaluation: int,
+        action: Action,
+        measured: Mapping[str, object],
+    ) -> None:
+        assert action == self.actions[evaluation], f"evaluation {evaluation}: {action} was done"
 
     def act(self, trip: Trip, memory: None, evaluation: int) -> Action:
         return self.actions[evaluation]
@@ -52,12 +62,12 @@ class TileReplay(Replay):
     tile: Tile
 
 
-def replay_of(policy: Policy, journal: tuple[Action, ...]) -> Replay:
+def replay_of(policy: Policy, journal: Sequence[Action]) -> Replay:
     """The journal of a policy, as a policy."""
-    asks = Asks.of(policy)
+    asks, actions = Asks.of(policy), tuple(journal)
     if asks.tile is None:
-        return Replay(journal, asks.probes, asks.keep)
-    return TileReplay(journal, asks.probes, asks.keep, tile=asks.tile)
+        return Replay(actions, asks.probes, asks.keep)
+    return TileReplay(actions, asks.probes, asks.keep, tile=asks.tile)
 
 
 @dataclass(slots=True)
@@ -144,9 +154,7 @@ def _submit(loop: StepLoop, pipeline: Pipeline, name: str, guest: Guest) -> None
     )
     schedule = build_schedule(pipeline.noise, None, guest.steps)
     trip = Trip.along(schedule, guided=request.guided, calibration=pipeline.calibration)
-    tile = Asks.of(guest.policy).tile
-    if tile is not None:
-        trip = trip.tiled(pipeline.grid(guest.size), tile)
+    trip = trip.tiled(pipeline.grid(guest.size), Asks.of(guest.policy).tile)
     branch_rows = -(-pipeline.num_tokens(guest.size) // ROW_ALIGN) * ROW_ALIGN
     rows = branch_rows * (2 if request.guided else 1)
     loop.submit(request, policy=guest.policy, trip=trip, rows=rows)

@@ -81,7 +81,7 @@ SWEEPS: Mapping[str, Sequence[Setting]] = {
         ),
     ],
 }
-# More than all of it takes at 50 steps and 16 prompts.
+# More than all of it takes at 50 steps and 12 prompts.
 TIMEOUT_SECONDS = 4 * 3600.0
 
 
