@@ -46,7 +46,7 @@ OTHER_SOLVERS = ({"sampler": "heun"}, {"sampler": "euler"}, {"spacing": "karras"
 LEAD_DB = (30.0, 35.0)
 MEAN_DB, LOW_DB, FOREGROUND_DB = 30.0, 26.0, 27.0
 MIN_QUALITY = 60
-OVERHEAD_PAIRS = (80, 12)
+OVERHEAD_PAIRS = (200, 12)
 HERE = Path(__file__).parent
 # Every tile active, by the policy that has tiles; every evaluation computed, and probed.
 ALL_ACTIVE = "ras:share=1"
