@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from musiva.core.types import Action, DenoiseItem, Event, Kind, StepPlan, StepResult
-from musiva.engine import Engine, InlineExecutor, Scheduler, StepLoop
+from musiva.engine import InlineExecutor, Intake, Scheduler, StepLoop
 from musiva.engine.pipeline import Pipeline
 from musiva.policy import POLICIES, Policy
 
@@ -48,7 +48,7 @@ def comings_and_goings(joins: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 class Bench:
-    """A loop to step by hand, and an engine that only checks requests."""
+    """A loop to step by hand, and the intake of an engine."""
 
     def __init__(
         self,
@@ -58,12 +58,11 @@ class Bench:
         store_bytes: int = 1 << 24,
         **policies: type,
     ) -> None:
-        self.front = Engine.__new__(Engine)
-        self.front.pipeline = pipeline
-        self.front.config = Engine.Config(policies={**POLICIES, **policies})
         self.journal = Journal()
         self.executor = InlineExecutor(pipeline, store_bytes=store_bytes)
         scheduler = Scheduler.Config(max_rows=max_rows).build()
+        known = {**POLICIES, **policies}
+        self.front = Intake(pipeline, tariff=scheduler.tariff, policies=known)
         self.loop = StepLoop(self.executor, scheduler, self.journal)
         self.pictures: dict[str, np.ndarray] = {}
         self.events: list[Event] = []
@@ -73,7 +72,7 @@ class Bench:
         request = self.front.request(**options, request_id=name)
         self.loop.submit(
             request,
-            policy=by or self.front.policy_of(request),
+            policies=[by] if by else self.front.policies_of(request),
             trip=self.front.trip_of(request),
             rows=self.front.rows_of(request),
         )

@@ -165,6 +165,9 @@ def test_a_long_run_is_kept(
     assert musiva("bench", "good").code == 0
     lines = (tmp_path / "docs" / "results" / "good.jsonl").read_text().splitlines()
     assert [json.loads(line)["figures"]["speed"] for line in lines] == [2.5, 2.5]
+    over = musiva("bench", "good", "--json", tmp_path / "docs" / "results" / "good.jsonl")
+    assert (over.code, "rows of long runs are appended" in over.err) == (2, True)
+    assert (tmp_path / "docs" / "results" / "good.jsonl").read_text().splitlines() == lines
 
 
 def test_bench_refuses_what_it_cannot_do(musiva: Musiva, tmp_path: Path) -> None:

@@ -19,19 +19,31 @@ PICTURE = {"-n", "--size", "--steps", "--seed", "--guidance", "--negative"}
 SOURCES = {"--like", "--server"}
 OUT = {"--out", "--grid", "--force"}
 PATHS = {"--sampler", "--spacing", "--shift", "--policy", "--quality"}
+TERMS = {"--min-quality", "--max-quality", "--deadline"}
 KEY = {"--api-key-file"}
 STORE = {"--store-mib"}
 FROZEN = {
-    "generate": {"prompt", *SOURCES, *KEY, *OUT, *PICTURE, *PATHS, *STORE, *MACHINE},
+    "generate": {"prompt", *SOURCES, *KEY, *OUT, *PICTURE, *PATHS, *TERMS, *STORE, *MACHINE},
     "inspect": {"picture", "--out", "--policy", *STORE, *MACHINE},
     "serve": {
         *("--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", "--policy"),
+        *("--scheduler", "--patience", "--tenants"),
         *KEY,
         *STORE,
         *MACHINE,
     },
     "train": {"recipe", "stage", "argument"},
     "calibrate": {"--prompts", "--size", "--guidance", "--steps", "--out", *MACHINE},
+    "profile": {"--seconds", "--out", "--json", *MACHINE},
+    "trace": {
+        *("shape", "--out", "--rate", "--count", "--seed", "--prompts", "--size", "--steps"),
+        *("--deadline", "--min-quality", "--max-quality", "--tenant"),
+    },
+    "simulate": {
+        *("trace", "--profile", "--scheduler", "--speed", "--deadlines", "--json", "--chart"),
+        *MACHINE,
+    },
+    "replay": {"trace", "--server", "--speed", "--json", *KEY},
     "bench": {"name", "--json", "--quick"},
     "models": {"directory", "--json"},
     "doctor": {"--json"},

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
-from musiva.client import AsyncClient, Client, calls
+from musiva.client import AsyncClient, AsyncStream, Client, Stream, calls
 from musiva.client.retry import Retry
 from musiva.core.errors import MusivaError
 from musiva.engine import Engine, Pipeline, load_pipeline
@@ -38,7 +39,7 @@ Ask = Callable[..., Asked]
 @pytest.fixture(params=["sync", "async"])
 def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """ask(url, "generate", "a fox", seed=1, client={"retries": 0}) makes a client, one call, and
-    closes it. Waits between attempts are short.
+    closes it; "jobs.get" is one of its jobs. Waits between attempts are short.
     """
     monkeypatch.setattr(calls, "Retry", partial(Retry, base=0.002))
     if request.param == "sync":
@@ -52,8 +53,8 @@ def _ask(
     got: list[object] = []
     with Client(url, **client or {}) as one:
         try:
-            result = getattr(one, name)(*arguments, **options)
-            if name != "stream":
+            result = attrgetter(name)(one)(*arguments, **options)
+            if not isinstance(result, Stream):
                 return Asked(result)
             for event in result:
                 got.append(event)
@@ -68,8 +69,8 @@ async def _ask_async(
     got: list[object] = []
     async with AsyncClient(url, **client or {}) as one:
         try:
-            result = getattr(one, name)(*arguments, **options)
-            if name != "stream":
+            result = attrgetter(name)(one)(*arguments, **options)
+            if not isinstance(result, AsyncStream):
                 return Asked(await result)
             async for event in result:
                 got.append(event)

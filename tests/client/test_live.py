@@ -174,13 +174,14 @@ def test_the_examples_of_the_page_run(
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     for example in examples:
         assert "http://127.0.0.1:8400" in example
         exec(example.replace("http://127.0.0.1:8400", live.url), {})
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == ["(32, 32) 1 12", "tiny ok"]
     assert "picture 0 (32, 32, 3)" in told
+    assert "job succeeded" in told
     assert told[-1].startswith("steps 0 a whole number from 1 to 1000")
     written = {path.name for path in tmp_path.iterdir()}
     assert {"fox.png", "fox-0.png", "fox-1.png", "hen.png"} <= written

@@ -20,6 +20,12 @@ EVERYTHING = {
     "spacing": "karras",
     "shift": 1.5,
     "policy": "interval:interval=2",
+    "min_quality": 70,
+    "max_quality": 90,
+    "deadline": 2.5,
+    "latency": "standard",
+    "priority": 3,
+    "tenant": "ants",
     "quality": 100,
     "output_format": "webp",
     "output_compression": 80,
@@ -72,7 +78,10 @@ def test_unknown_options_and_prompts_that_are_no_text() -> None:
 
 
 def test_a_body_read_back_is_the_same_request() -> None:
-    aside = {"num_images", "output_format", "output_compression"}
+    aside = {
+        *("num_images", "output_format", "output_compression"),
+        *("deadline", "latency", "priority", "tenant"),
+    }
     options = {k: v for k, v in EVERYTHING.items() if k not in aside}
     body = body_of("a fox", options) | {"n": 4, "response_format": "url", "user": "me"}
     assert options_from(body) == ("a fox", options)
@@ -82,7 +91,7 @@ def test_a_body_read_back_is_the_same_request() -> None:
 @pytest.mark.parametrize(
     "strange",
     [
-        {"min_quality": 50},
+        {"sharpness": 50},
         {"guidance": 3},
         {"size": "big"},
         {"size": [96, 96]},

@@ -111,7 +111,7 @@ def test_a_stream_is_sent_at_once_and_leaves_out_the_queue() -> None:
         assert list(stream) == []
     assert told == [("progress", 1, 4), ("progress", 4, 4), ("picture", 4, 4), ("done", 0, 0)]
     body = server.bodies[0]
-    assert (body["partial_images"], body["progress"], body["quality"]) == (2, True, 100)
+    assert (body["partial_images"], body["progress"], "quality" in body) == (2, True, False)
 
 
 def test_all_prompts_get_the_same_drawn_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +145,12 @@ def test_all_prompts_get_the_same_drawn_seed(monkeypatch: pytest.MonkeyPatch) ->
         ({"previews": True}, "a whole number from 0 to"),
         ({"quality": "high"}, "a whole number from 1 to 100"),
         ({"quality": 50}, ""),
+        ({"min_quality": 0}, "a whole number from"),
+        ({"max_quality": 90}, ""),
+        ({"deadline": -1}, ""),
+        ({"deadline": "2030-01-01T00:00:00Z"}, "a number"),
+        ({"latency": "asap"}, "interactive, standard"),
+        ({"priority": 101}, "a whole number from -100 to 100"),
     ],
 )
 def test_a_value_is_refused_by_the_name_that_the_engine_gives_it(

@@ -335,7 +335,7 @@ def test_an_id_may_be_used_again(before: Callable[[Bench], None], given: bool) -
         )
         bench.loop.submit(
             request,
-            policy=bench.front.policy_of(request),
+            policies=bench.front.policies_of(request),
             trip=bench.front.trip_of(request),
             rows=bench.front.rows_of(request),
             latents=[latent_CHW] if given else None,

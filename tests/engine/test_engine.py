@@ -22,7 +22,7 @@ from musiva.core.errors import (
     UnknownModel,
 )
 from musiva.core.types import Event, Kind, Request, StepPlan, StepResult
-from musiva.engine import Engine, InlineExecutor, Scheduler, StepLoop, load_pipeline
+from musiva.engine import Engine, InlineExecutor, Intake, Scheduler, StepLoop, load_pipeline
 from musiva.engine.pipeline import Pipeline
 
 
@@ -74,24 +74,22 @@ REQUESTS = (
 )
 
 
-def build_loop(pipeline: Pipeline, *, max_rows: int = 4096) -> tuple[StepLoop, Engine]:
-    """A loop to step by hand, and an engine that is used for checking requests only."""
-    front = Engine.__new__(Engine)
-    front.pipeline, front.config = pipeline, Engine.Config()
-    recorder = Recorder()
-    loop = StepLoop(InlineExecutor(pipeline), Scheduler.Config(max_rows=max_rows).build(), recorder)
-    return loop, front
+def build_loop(pipeline: Pipeline, *, max_rows: int = 4096) -> tuple[StepLoop, Intake]:
+    """A loop to step by hand, and what checks requests for it."""
+    scheduler = Scheduler.Config(max_rows=max_rows).build()
+    loop = StepLoop(InlineExecutor(pipeline), scheduler, Recorder())
+    return loop, Intake(pipeline, tariff=scheduler.tariff)
 
 
-def submit(loop: StepLoop, front: Engine, i: int) -> str:
+def submit(loop: StepLoop, front: Intake, i: int) -> str:
     request = front.request(**REQUESTS[i], request_id=f"r{i}")
     admit(loop, front, request)
     return request.id
 
 
-def admit(loop: StepLoop, front: Engine, request: Request) -> None:
-    policy, trip = front.policy_of(request), front.trip_of(request)
-    loop.submit(request, policy=policy, trip=trip, rows=front.rows_of(request))
+def admit(loop: StepLoop, front: Intake, request: Request) -> None:
+    policies, trip = front.policies_of(request), front.trip_of(request)
+    loop.submit(request, policies=policies, trip=trip, rows=front.rows_of(request))
 
 
 def run(loop: StepLoop, pictures: dict[str, np.ndarray], steps: int | None = None) -> None:

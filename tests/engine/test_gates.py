@@ -127,7 +127,7 @@ def test_the_journal_replays_to_the_same_bytes_without_a_gate(pipeline: Pipeline
         assert all(action.gate is None for action in done)
         assert any(action.held for action in done)
         again = Bench(pipeline)
-        policy = bench.front.policy_of(bench.front.request(**options(i)))
+        policy = bench.front.policies_of(bench.front.request(**options(i)))[0]
         again.submit("r", replay_of(policy, done), **options(i))
         again.submit("other", **options(2))
         again.run()

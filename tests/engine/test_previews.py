@@ -16,8 +16,9 @@ from musiva.core.types import Kind, Outcome, Request, StepPlan, StepResult
 from musiva.core.types import Path as SolverPath
 from musiva.engine import Engine, LatentPreview, Pipeline, load_pipeline
 from musiva.engine.preview import synthetic_pictures
+from musiva.engine.sample import SampleState, observe
 from musiva.engine.scheduler import Scheduler
-from musiva.engine.state import EngineState, SampleState, admit, update
+from musiva.engine.state import EngineState, admit, update
 from musiva.models.vae import AutoencoderKL
 from musiva.perf.quality import psnr
 from musiva.policy import Never, Trip
@@ -42,13 +43,15 @@ def test_previews_are_spread_evenly_and_never_the_last(evaluations: int, data) -
     )
     state, scheduler = EngineState(), Scheduler.Config().build()
     trip = Trip((0.5,) * evaluations, (1.0,) * evaluations, (0.0,) * evaluations)
-    admit(state, [SampleState("r/0", request, 0, 16, True, Never(), trip)])
+    sample = SampleState("r/0", request, 0, 16, True, (Never(),), trip)
+    assert observe(sample) is None
+    admit(state, [sample])
     came = []
-    while (plan := scheduler.schedule(state)) is not None:
+    while (plan := scheduler.schedule(state, 0.0)) is not None:
         wants = any(getattr(item, "preview", False) for item in plan.items)
         picture = 0 if wants or plan.kind is Kind.DECODE else None
         result = StepResult(plan.number, (Outcome(picture=picture),) * len(plan.items), 0.0)
-        came += [e.evaluation for e in update(state, plan, result) if e.kind == "preview"]
+        came += [e.evaluation for e in update(state, plan, result, 0.0) if e.kind == "preview"]
     assert came == [k * evaluations // (previews + 1) for k in range(1, previews + 1)]
     gaps = np.diff([0, *came, evaluations])
     assert gaps.min() >= 1

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musiva.core.types import Kind, Outcome, Path, Request, StepResult
+from musiva.engine.sample import SampleState, observe
 from musiva.engine.scheduler import Scheduler
-from musiva.engine.state import EngineState, SampleState, admit, cancel, update
+from musiva.engine.state import EngineState, admit, cancel, update
 from musiva.policy import Never, Trip
 
 
@@ -25,18 +26,20 @@ def sample(i: int, *, steps: int = 3, rows: int = 64, guidance: float = 2.0) -> 
         guidance=guidance,
     )
     trip = Trip(tuple(range(steps, 0, -1)), (1.0,) * steps, (0.0,) * steps)
-    return SampleState(f"r{i}/0", request, 0, rows, True, Never(), trip)
+    made = SampleState(f"r{i}/0", request, 0, rows, True, (Never(),), trip, due=float(i))
+    assert observe(made) is None
+    return made
 
 
 def run_null(state: EngineState, scheduler: Scheduler) -> list:
     """Runs all plans on a device that does nothing; returns them."""
     plans = []
-    while (plan := scheduler.schedule(state)) is not None:
+    while (plan := scheduler.schedule(state, 0.0)) is not None:
         plans.append(plan)
         outcomes = tuple(
             Outcome(picture=0 if plan.kind is Kind.DECODE else None) for _ in plan.items
         )
-        update(state, plan, StepResult(plan.number, outcomes, 0.0))
+        update(state, plan, StepResult(plan.number, outcomes, 0.0), 0.0)
         assert len(plans) < 10_000
     return plans
 
@@ -74,7 +77,7 @@ def test_planning_changes_nothing_and_repeats() -> None:
     admit(state, [sample(0)])
     before = copy.deepcopy(state)
     scheduler = Scheduler.Config().build()
-    assert scheduler.schedule(state) == scheduler.schedule(state)
+    assert scheduler.schedule(state, 0.0) == scheduler.schedule(state, 0.0)
     assert state == before
 
 
@@ -104,11 +107,11 @@ def test_a_cancelled_sample_is_released_by_the_next_plan() -> None:
     admit(state, [sample(0)])
     assert cancel(state, "r0")
     assert not cancel(state, "r0")
-    plan = scheduler.schedule(state)
+    plan = scheduler.schedule(state, 0.0)
     assert plan is not None
     assert plan.release == ("r0/0",)
-    update(state, plan, StepResult(plan.number, (), 0.0))
-    assert scheduler.schedule(state) is None
+    update(state, plan, StepResult(plan.number, (), 0.0), 0.0)
+    assert scheduler.schedule(state, 0.0) is None
 
 
 def test_a_result_for_a_cancelled_sample_is_ignored() -> None:
@@ -120,11 +123,11 @@ def test_a_result_for_a_cancelled_sample_is_ignored() -> None:
             sample(0),
         ],
     )
-    run = scheduler.schedule(state)
+    run = scheduler.schedule(state, 0.0)
     assert run is not None
-    update(state, run, StepResult(run.number, tuple(Outcome() for _ in run.items), 0.0))
-    step = scheduler.schedule(state)
+    update(state, run, StepResult(run.number, tuple(Outcome() for _ in run.items), 0.0), 0.0)
+    step = scheduler.schedule(state, 0.0)
     assert step is not None
     cancel(state, "r0")
-    assert update(state, step, StepResult(step.number, (Outcome(),), 0.0)) == []
+    assert update(state, step, StepResult(step.number, (Outcome(),), 0.0), 0.0) == []
     assert not state.samples

@@ -195,7 +195,7 @@ def test_the_journal_replays_to_the_same_bytes(pipeline: Pipeline, alone) -> Non
         bench.run()
         (picture,) = [event for event in bench.events if event.kind == "picture"]
         assert list(picture.actions) == bench.journal.actions["r/0"]
-        policy = bench.front.policy_of(bench.front.request(**options(i)))
+        policy = bench.front.policies_of(bench.front.request(**options(i)))[0]
         again = bench_of(pipeline)
         again.submit("r", replay_of(policy, picture.actions), **options(i))
         again.submit("other", **options(4))

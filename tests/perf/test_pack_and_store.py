@@ -123,7 +123,7 @@ def test_no_ratio_where_a_picture_differs(
 
 def test_every_policy_that_there_is_takes_part() -> None:
     names = [spec.partition(":")[0] for spec in pack_mixed._all_policies()]
-    assert sorted(names) == sorted(pack_mixed.POLICIES)
+    assert {*names, "marked"} == set(pack_mixed.POLICIES)
     assert all(build_policy(spec) for spec in pack_mixed._all_policies())
 
 

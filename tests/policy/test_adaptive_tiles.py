@@ -79,7 +79,7 @@ def test_what_was_meant_for_tiles_and_computed_in_full_counts_as_such() -> None:
     policy, trip = AdaptiveTiles(tolerance=0.15), trip_of(50)
     corner = tuple(10.0 if i < 4 else 0.1 for i in range(TILES))
     memory = policy.observe(trip, policy.begin(trip), 0, Action(), {})
-    at = memory.progress.following
+    at = policy._whole.following(trip, memory.progress)
     told = {"surprise": 1.0, "tile_error": corner}
     memory = policy.observe(trip, memory, at, Action(), told)
     assert memory.middle is not None

@@ -92,7 +92,7 @@ def test_pages_from_a_named_origin_may_ask(engine: Engine) -> None:
 def test_pages_from_elsewhere_see_errors_that_nobody_foresaw(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("musiva.server.generations.encode_picture", None)
+    monkeypatch.setattr("musiva.server.drawing.encode_picture", None)
     with client_of(engine, cors_origins=("https://example.org",)) as client:
         failed = client.post(URL, json=BODY, headers={"Origin": "https://example.org"})
     assert failed.status_code == 500

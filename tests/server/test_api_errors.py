@@ -179,7 +179,7 @@ def test_pictures_that_cannot_be_encoded_are_one_error(
     def fail(*_: object) -> None:
         raise OSError("secret path")
 
-    monkeypatch.setattr("musiva.server.generations.encode_picture", fail)
+    monkeypatch.setattr("musiva.server.drawing.encode_picture", fail)
     app = create_app(served.engine, metrics=Metrics())
     with TestClient(app, raise_server_exceptions=False) as client:
         response = client.post(URL, json={"prompt": "a fox", "n": 3, "steps": 1})
@@ -292,7 +292,7 @@ def test_an_error_nobody_foresaw_is_500_in_shape(
     def fail(*_: object) -> None:
         raise OSError("secret path")
 
-    monkeypatch.setattr("musiva.server.generations.encode_picture", fail)
+    monkeypatch.setattr("musiva.server.drawing.encode_picture", fail)
     with Engine(pipeline) as engine:
         app = create_app(engine, metrics=Metrics())
         client = TestClient(app, raise_server_exceptions=False)

@@ -174,7 +174,7 @@ def test_request_ids_are_those_of_the_log(
         assert [made._request_id] == seen
         listed = client.models.retrieve("tiny")
         assert listed._request_id not in (None, *seen)
-        monkeypatch.setattr("musiva.server.generations.encode_picture", None)
+        monkeypatch.setattr("musiva.server.drawing.encode_picture", None)
         with pytest.raises(openai.InternalServerError) as failed:
             client.images.generate(prompt="a fox", extra_body={"steps": 1})
         assert failed.value.request_id == seen[1]

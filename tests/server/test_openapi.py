@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,22 +14,24 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 from starlette.routing import Route
 
-from musiva.engine import Engine, Pipeline
+from musiva.engine import LATENCIES, Engine, Pipeline
 from musiva.server import AppConfig, create_app
 from musiva.telemetry import Metrics
 from tests.server.live import events_in, wait_until
 
 URL = "/v1/images/generations"
+JOBS, JOB = "/v1/jobs", "/v1/jobs/{job}"
+ESTIMATES, STANDING = "/v1/estimates", "/v1/standing"
 KEY = "sk-secret"
 
 
 class Documented:
     """Holds answers against the document; `seen` says which statuses were shown."""
 
-    def __init__(self, client: TestClient) -> None:
-        self.client = client
+    def __init__(self, client: TestClient, engine: Engine) -> None:
+        self.client, self.engine = client, engine
         self.document = client.get("/openapi.json").json()
-        self.seen: set[tuple[str, str]] = set()
+        self.seen: set[tuple[str, str, str]] = set()
 
     def check(self, instance: object, schema: dict[str, Any]) -> None:
         whole = {**schema, "components": self.document["components"]}
@@ -50,7 +53,7 @@ class Documented:
                 self.check(event, schema)
         for name in documented.get("headers", {}):
             assert name.lower() in response.headers
-        self.seen.add((path, str(status)))
+        self.seen.add((path, method.lower(), str(status)))
         return response
 
 
@@ -61,7 +64,7 @@ def documented(pipeline: Pipeline) -> Iterator[Documented]:
         Engine(pipeline) as engine,
         TestClient(create_app(engine, metrics=Metrics(), config=config)) as client,
     ):
-        yield Documented(client)
+        yield Documented(client, engine)
 
 
 def test_every_documented_answer_is_given_as_documented(
@@ -98,16 +101,82 @@ def test_every_documented_answer_is_given_as_documented(
         ("POST", "/v1/images/variations", "/v1/images/variations"),
         ("GET", "/v1/models", "/v1/models"),
         ("GET", "/v1/models/{name}", "/v1/models/tiny"),
+        ("POST", JOBS, JOBS),
+        ("GET", JOBS, JOBS),
+        ("GET", JOB, f"{JOBS}/x"),
+        ("GET", f"{JOB}/result", f"{JOBS}/x/result"),
+        ("POST", f"{JOB}/cancel", f"{JOBS}/x/cancel"),
+        ("GET", f"{JOB}/events", f"{JOBS}/x/events"),
+        ("GET", STANDING, STANDING),
+        ("POST", ESTIMATES, ESTIMATES),
     ):
         ask(401, method, path, at=at, headers={"Authorization": "Bearer wrong"})
+    _ask_for_jobs(documented)
+    _ask_how_it_stands(documented, monkeypatch)
     _ask_in_need(documented, pipeline, monkeypatch)
     listed = {
-        (path, status)
+        (path, method, status)
         for path, methods in documented.document["paths"].items()
-        for operation in methods.values()
+        for method, operation in methods.items()
         for status in operation["responses"]
     }
     assert listed == documented.seen
+
+
+def _ask_for_jobs(documented: Documented) -> None:
+    ask, client = documented.ask, documented.client
+    body = {"prompt": "a fox", "steps": 1000, "size": "128x128", "previews": 2, "deadline": 3600}
+    key = {"Idempotency-Key": "once"}
+    at = ask(202, "POST", JOBS, json=body, headers=key).headers["location"]
+    ask(200, "POST", JOBS, json=body, headers=key)
+    ask(409, "POST", JOBS, json={**body, "steps": 2}, headers=key)
+    ask(200, "GET", JOB, at=at)
+    ask(409, "GET", f"{JOB}/result", at=f"{at}/result")
+    ask(429, "POST", JOBS, json=body)
+    ask(200, "POST", f"{JOB}/cancel", at=f"{at}/cancel")
+    wait_until(lambda: client.get("/healthz").json()["running"] == 0)
+    made = ask(202, "POST", JOBS, json={"prompt": "a fox", "steps": 60, "previews": 20})
+    at = made.headers["location"]
+    events = ask(200, "GET", f"{JOB}/events", at=f"{at}/events").text
+    assert "job.status" in events
+    assert "job.completed" in events
+    ask(200, "GET", f"{JOB}/result", at=f"{at}/result")
+    ask(409, "POST", f"{JOB}/cancel", at=f"{at}/cancel")
+    for method, path in (("GET", ""), ("GET", "/result"), ("POST", "/cancel"), ("GET", "/events")):
+        ask(404, method, f"{JOB}{path}", at=f"{JOBS}/gone{path}")
+    ask(200, "GET", JOBS)
+    ask(400, "GET", JOBS, at=f"{JOBS}?limit=0")
+    for path in (JOBS, ESTIMATES):
+        ask(400, "POST", path, json={})
+        ask(404, "POST", path, json={"prompt": "a fox", "model": "other"})
+        ask(413, "POST", path, content=b" " * ((1 << 20) + 1))
+        ask(415, "POST", path, content=b"{}", headers={"Content-Type": "text/plain"})
+
+
+def _ask_how_it_stands(documented: Documented, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what a request would get, which many may not ask at a time."""
+    client, body = documented.client, {"prompt": "a fox", "deadline": 20}
+    documented.ask(200, "GET", STANDING)
+    documented.ask(200, "POST", ESTIMATES, json=body)
+    asked, answered = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> list[object]:
+        asked.set()
+        assert answered.wait(10)
+        return []
+
+    assert client.portal is not None
+    key = {"Authorization": f"Bearer {KEY}"}
+    engine = documented.engine
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "estimates", wait)
+        first = client.portal.start_task_soon(lambda: _post(client.app, body, key, ESTIMATES))
+        assert asked.wait(10)
+        documented.ask(429, "POST", ESTIMATES, json=body)
+        answered.set()
+        assert first.result(10).status_code == 200
+        patch.setattr(engine, "estimates", None)
+        documented.ask(500, "POST", ESTIMATES, json=body)
 
 
 def _ask_in_need(
@@ -120,23 +189,30 @@ def _ask_in_need(
     long = client.portal.start_task_soon(lambda: _post(client.app, body, key))
     wait_until(lambda: client.get("/healthz").json()["running"] == 1)
     documented.ask(429, "POST", URL, json={"prompt": "a fox"})
+    documented.ask(429, "POST", JOBS, json={"prompt": "a fox"})
     client.portal.call(client.app.state.stopping.set)  # type: ignore[attr-defined]
     assert long.result(10).status_code == 503
     documented.ask(503, "POST", URL, json={"prompt": "a fox"})
+    documented.ask(503, "POST", JOBS, json={"prompt": "a fox"})
     config = AppConfig(api_key=KEY)
     with Engine(pipeline) as engine:
         app = create_app(engine, metrics=Metrics(), config=config)
         documented.client = TestClient(app)
         with monkeypatch.context() as patch:
-            patch.setattr("musiva.server.generations.encode_picture", None)
+            patch.setattr("musiva.server.drawing.encode_picture", None)
             documented.ask(500, "POST", URL, json={"prompt": "a fox", "steps": 1})
+            patch.setattr("musiva.server.jobs_api.Drawing", None)
+            documented.ask(500, "POST", JOBS, json={"prompt": "a fox", "steps": 1})
         slow = AppConfig(api_key=KEY, body_seconds=0)
         documented.client = TestClient(create_app(engine, metrics=Metrics(), config=slow))
         with monkeypatch.context() as patch:
             patch.setattr("fastapi.Request.stream", _never)
-            documented.ask(408, "POST", URL, json=body)
+            for path in (URL, JOBS, ESTIMATES):
+                documented.ask(408, "POST", path, json=body)
     documented.client = TestClient(app)
     documented.ask(503, "GET", "/healthz")
+    documented.ask(503, "GET", STANDING)
+    documented.ask(503, "POST", ESTIMATES, json=body)
     documented.client = client
 
 
@@ -145,12 +221,12 @@ async def _never(_: Request) -> AsyncIterator[bytes]:
     yield b""
 
 
-async def _post(app: Any, body: object, headers: dict[str, str]) -> Any:
+async def _post(app: Any, body: object, headers: dict[str, str], path: str = URL) -> Any:
     import httpx
 
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return await client.post(URL, json=body, headers=headers)
+        return await client.post(path, json=body, headers=headers)
 
 
 def test_paths_and_methods_are_those_of_the_app(documented: Documented) -> None:
@@ -183,19 +259,28 @@ def test_the_key_is_documented_only_where_it_is_asked_for(
     assert post["security"] == [{"key": []}]
 
 
-def test_the_examples_are_taken(documented: Documented) -> None:
-    content = documented.document["paths"][URL]["post"]["requestBody"]["content"]
+@pytest.mark.parametrize("path", [URL, JOBS, ESTIMATES])
+def test_the_examples_are_taken(documented: Documented, path: str) -> None:
+    content = documented.document["paths"][path]["post"]["requestBody"]["content"]
     schema = content["application/json"]["schema"]
     for example in content["application/json"]["examples"].values():
         documented.check(example["value"], schema)
+
+
+def test_names_are_those_of_the_engine(documented: Documented) -> None:
+    schema = documented.document["components"]["schemas"]["ImagesBody"]["properties"]
+    (latencies,) = [one["enum"] for one in schema["latency"]["anyOf"] if "enum" in one]
+    assert latencies == list(LATENCIES)
 
 
 # Values of every kind for every field; the schema and the server have to agree on each.
 VALUES = (None, True, False, -1, 0, 1, 2, 1.5, 50, 100, 1001, 2**63, "", "a fox", [], {})
 WORDS = ("auto", "33x33x33", "png", "url", "high", "low", "opaque", "vivid", "euler", "karras")
 # What depends on the model, and on other fields, no schema can say.
-FREE_TEXT = {"model", "sampler", "spacing", "policy", "prompt", "negative_prompt"}
-ONLY_WITH_OTHERS = {"partial_format", "partial_images", "progress", "output_compression"}
+FREE_TEXT = {"model", "sampler", "spacing", "policy", "prompt", "negative_prompt", "tenant"}
+ONLY_WITH_OTHERS = {
+    *("partial_format", "partial_images", "progress", "output_compression", "max_quality")
+}
 ONLY_CALIBRATED = {"quality", "min_quality"}
 
 

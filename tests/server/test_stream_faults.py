@@ -18,7 +18,7 @@ from musiva.core.errors import Cancelled, Unavailable
 from musiva.core.types import StepPlan, StepResult
 from musiva.engine import Engine, Pipeline, load_pipeline
 from musiva.server import AppConfig, create_app
-from musiva.server.jobs import Job
+from musiva.server.submitted import Submitted
 from musiva.telemetry import Metrics
 from tests.server.live import connect, events_in, live_server, raw_request, slots_of, wait_until
 
@@ -158,17 +158,18 @@ def test_a_slow_reader_finds_pictures_and_only_the_latest_of_the_rest(engine: En
     async def read() -> list[tuple[str, int, int]]:
         request = engine.request("a fox", steps=12, num_images=3, previews=11, seed=1)
         kinds = ("progress", "preview", "picture")
-        with Job(engine, request, Idle(), kinds=kinds, stopping=asyncio.Event()) as job:
+        stopping = asyncio.Event()
+        with Submitted(engine, request, Idle(), kinds=kinds, stopping=stopping) as submitted:
             while engine.num_before(request.id) is not None or engine.num_running:
                 await asyncio.sleep(0.01)
-                assert len(job._news) <= 3 * 2 + 1
-            return [(e.kind, e.index, e.evaluation) async for e in job]
+                assert len(submitted._news) <= 3 * 2 + 1
+            return [(e.kind, e.index, e.evaluation) async for e in submitted]
 
     assert asyncio.run(read()) == [("picture", i, 12) for i in range(3)]
 
 
-def test_a_job_ends_for_the_client_for_the_server_and_on_its_own(engine: Engine) -> None:
-    async def leave(job_kinds: tuple[str, ...], how: str) -> None:
+def test_a_request_ends_for_the_client_for_the_server_and_on_its_own(engine: Engine) -> None:
+    async def leave(kinds: tuple[str, ...], how: str) -> None:
         stopping = asyncio.Event()
 
         async def receive() -> Any:
@@ -177,13 +178,13 @@ def test_a_job_ends_for_the_client_for_the_server_and_on_its_own(engine: Engine)
             return {"type": "http.disconnect"}
 
         request = engine.request("a fox", steps=1000)
-        with Job(engine, request, receive, kinds=job_kinds, stopping=stopping) as job:
+        with Submitted(engine, request, receive, kinds=kinds, stopping=stopping) as submitted:
             if how == "stopping":
                 stopping.set()
             if how == "task":
                 raise asyncio.CancelledError
             while True:
-                await job.next(0.05)
+                await submitted.next(0.05)
 
     for how, error in (
         ("gone", Cancelled),
@@ -290,7 +291,7 @@ def test_an_error_nobody_foresaw_tells_nothing_of_its_insides(
     def fail(*_: object) -> None:
         raise OSError("secret path")
 
-    monkeypatch.setattr("musiva.server.generations.encode_picture", fail)
+    monkeypatch.setattr("musiva.server.drawing.encode_picture", fail)
     body = {"prompt": "a fox", "stream": True, "steps": 3, "progress": True}
     response = httpx.post(f"http://{address[0]}:{address[1]}{URL}", json=body)
     last = events_in(response.content)[-1]

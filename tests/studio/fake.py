@@ -7,6 +7,7 @@ import base64
 import contextlib
 import io
 import json
+import math
 import socket
 import threading
 import time
@@ -50,6 +51,18 @@ MODEL: Mapping[str, object] = {
     "samplers": ["euler", "heun", "dpm++2m"],
     "spacings": {"euler": ["uniform", "karras"], "heun": ["uniform"], "dpm++2m": ["uniform"]},
 }
+IDLE: Mapping[str, object] = {
+    "waiting": 0,
+    "running": 0,
+    "backlog_seconds": 0.0,
+    "backlog_floor_seconds": 0.0,
+    "goodput": 0.0,
+    "attainment": None,
+    "refused": 0,
+    "quality": None,
+}
+# Seconds that a request takes at each quality.
+FLOORS: Mapping[int, float] = {100: 2.0, 90: 1.2, 80: 0.9, 70: 0.7, 60: 0.6, 50: 0.5}
 SHAPES = ((0.5, 0.45, 0.3), (0.35, 0.6, 0.2), (0.68, 0.65, 0.16))
 
 
@@ -80,7 +93,12 @@ class FakeServer:
     bodies: of all requests for pictures. ended: how their answers ended, in that order.
     let_go: while cleared, requests stop after the third evaluation of picture `held`.
     active: of each evaluation, which of `tiles` (rows, columns) it computes; () for all evaluations
-    in full, without tiles.
+    in full, without tiles. standing: what it tells of its load; None, and it has no such route.
+    floors: seconds that a request takes at each quality; {} and it has no estimates. took: what a
+    picture is said to have taken, if not that. used: its quality, if not the lowest allowed. retry:
+    seconds after which it says that a refused request would not be.
+    questions: bodies of all questions for estimates; while `answering` is cleared they wait, and
+    `given_up` counts those that nobody waits for any more.
     """
 
     def __init__(self) -> None:
@@ -90,6 +108,16 @@ class FakeServer:
         self.held = 0
         self.tiles: tuple[int, int] | None = None
         self.active: Sequence[Sequence[int]] = ()
+        self.standing: dict[str, object] | None = dict(IDLE)
+        self.floors = dict(FLOORS)
+        self.took: float | None = None
+        self.used: int | None = None
+        self.retry = 1.5
+        self.questions: list[dict[str, object]] = []
+        self.answering = threading.Event()
+        self.answering.set()
+        self.given_up = 0
+        self.polls = 0
         self.key: str | None = None
         self.faults: list[Fault] = []
         self.bodies: list[dict[str, object]] = []
@@ -105,10 +133,14 @@ class FakeServer:
     def reset(self) -> None:
         """As at the beginning, but for the address."""
         self.let_go.set()
+        self.answering.set()
+        self.standing, self.floors = dict(IDLE), dict(FLOORS)
+        self.took, self.used, self.retry = None, None, 1.5
+        self.given_up = self.polls = 0
         self.model, self.key, self.held = dict(MODEL), None, 0
         self.tiles, self.active = None, ()
         self.evaluations, self.seconds = 6, 0.01
-        for kept in (self.faults, self.bodies, self.ended):
+        for kept in (self.faults, self.bodies, self.ended, self.questions):
             kept.clear()
 
     def start(self) -> None:
@@ -122,6 +154,8 @@ class FakeServer:
                 Route("/healthz", self._health),
                 Route("/v1/models", self._models),
                 Route("/v1/images/generations", self._generate, methods=["POST"]),
+                Route("/v1/standing", self._standing),
+                Route("/v1/estimates", self._estimates, methods=["POST"]),
                 *routes(),
             ]
         )
@@ -147,15 +181,68 @@ class FakeServer:
     async def _models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self.model]})
 
+    def _refused(self, request: Request) -> Response | None:
+        """Of one without the key."""
+        if not self.key or request.headers.get("Authorization") == f"Bearer {self.key}":
+            return None
+        error = {"message": "this server wants an API key", "type": "invalid_request_error"}
+        return JSONResponse({"error": {**error, "code": "invalid_api_key"}}, 401)
+
+    async def _standing(self, request: Request) -> Response:
+        self.polls += 1
+        if self.standing is None:
+            return JSONResponse({"error": {"message": "no such route", "code": "not_found"}}, 404)
+        return self._refused(request) or JSONResponse(self.standing)
+
+    async def _estimates(self, request: Request) -> Response:
+        body = await request.json()
+        self.questions.append(body)
+        while not self.answering.is_set():
+            await asyncio.sleep(0.005)
+            if await request.is_disconnected():
+                self.given_up += 1
+                return Response(status_code=499)
+        if not self.floors:
+            return JSONResponse({"error": {"message": "no such route", "code": "not_found"}}, 404)
+        low, high = qualities(body)
+        found = [quality for quality in self.floors if low < quality <= high]
+        deadline = body.get("deadline")
+        estimates = [
+            {
+                "quality": quality,
+                "finish_seconds": self._finish(quality),
+                "work_seconds": self._finish(quality),
+                "refusal": self._refusal(quality, deadline),
+            }
+            for quality in [*found, low]
+        ]
+        answer = {"deadline": deadline, "estimates": estimates}
+        return self._refused(request) or JSONResponse(answer)
+
+    def _finish(self, quality: int) -> float:
+        """Seconds that a request takes at a quality: those of the cheapest way to keep it."""
+        return min(seconds for known, seconds in self.floors.items() if known >= quality)
+
+    def _refusal(self, quality: int, deadline: object) -> str | None:
+        finish = self._finish(quality)
+        if deadline is None or finish <= float(str(deadline)):
+            return None
+        return f"it would be done in {finish:.2f} s, and its deadline is {deadline} s"
+
     async def _generate(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
-        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
-            error = {"message": "this server wants an API key", "type": "invalid_request_error"}
-            return JSONResponse({"error": {**error, "code": "invalid_api_key"}}, 401)
+        if refused := self._refused(request):
+            return refused
         fault = self.faults.pop(0) if self.faults else None
         if fault and fault.status:
             return JSONResponse({"error": fault.error}, fault.status, dict(fault.headers))
+        low, _ = qualities(body)
+        if self.floors and (reason := self._refusal(low, body.get("deadline"))):
+            error = {"message": reason, "type": "rate_limit_error", "code": "deadline_unreachable"}
+            told = {"predicted_seconds": self._finish(low), "retry_seconds": self.retry}
+            headers = {"Retry-After": str(math.ceil(self.retry))}
+            return JSONResponse({"error": {**error, **told}}, 429, headers)
         if not body.get("stream"):
             seed = int(body.get("seed") or 0)
             data = [
@@ -170,7 +257,9 @@ class FakeServer:
         self.running += 1
         end = "left"
         try:
-            yield event("image_generation.progress", evaluation=0, waiting=1)
+            predicted = self._finish(qualities(body)[0]) if self.floors else None
+            known = {"waiting": 1, "predicted_seconds": predicted, "quality": None}
+            yield event("image_generation.progress", evaluation=0, **known)
             for index in range(int(str(body.get("n") or 1))):
                 async for one in self._picture(body, index, fault):
                     yield one
@@ -202,7 +291,8 @@ class FakeServer:
             spent = self._spent(evaluation + 1)
             active = self.active[evaluation] if self.tiles else None
             shown = {"tiles": self.tiles, "active_tiles": active}
-            yield event("image_generation.progress", **known, **spent, **shown, waiting=None)
+            now = {"waiting": None, "predicted_seconds": None, "quality": self._used(body)}
+            yield event("image_generation.progress", **known, **spent, **shown, **now)
             if evaluation + 1 < self.evaluations:
                 preview = encoded(png(body, index, blur=6 - evaluation))
                 yield event(
@@ -210,6 +300,7 @@ class FakeServer:
                     **known,
                     **shown,
                     computed=any(active or [1]),
+                    quality="high",
                     b64_json=preview,
                     output_format="png",
                 )
@@ -220,8 +311,27 @@ class FakeServer:
             output_format="png",
             num_evaluations=self.evaluations,
             **self._spent(self.evaluations),
+            **self._report(body),
+            quality="high",
             warnings=[],
         )
+
+    def _used(self, body: Mapping[str, object]) -> int:
+        return self.used or qualities(body)[0]
+
+    def _report(self, body: Mapping[str, object]) -> dict[str, object]:
+        """How its picture fared."""
+        low, _ = qualities(body)
+        total = self.took or (self._finish(low) if self.floors else 0.1)
+        parts = {"queue": 0.2, "encode": 0.04, "denoise": 0.7, "decode": 0.06}
+        seconds = {name: round(share * total, 4) for name, share in parts.items()}
+        deadline = body.get("deadline")
+        return {
+            "quality_promised": low,
+            "quality_used": self._used(body),
+            "deadline_met": None if deadline is None else total <= float(str(deadline)),
+            "seconds": {**seconds, "total": total},
+        }
 
     def _spent(self, evaluations: int) -> dict[str, object]:
         """Of a picture after so many."""
@@ -234,6 +344,12 @@ class FakeServer:
 
 def event(kind: str, **data: object) -> str:
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n"
+
+
+def qualities(body: Mapping[str, object]) -> tuple[int, int]:
+    """Floor and ceiling of a request."""
+    low = int(str(body.get("min_quality") or body.get("quality") or 100))
+    return low, int(str(body.get("max_quality") or low))
 
 
 def encoded(content: bytes) -> str:
@@ -256,8 +372,8 @@ def png(body: Mapping[str, object], index: int = 0, blur: int = 0) -> bytes:
     ours = {key: body[key] for key in ("prompt", *known) if body.get(key) is not None}
     info = PngInfo()
     if not blur:
-        quality = body.get("quality", 100)
-        info.add_text("musiva", json.dumps({**known, **ours, "seed": seed, "quality": quality}))
+        given = {"seed": seed, "quality": qualities(body)[1]}
+        info.add_text("musiva", json.dumps({**known, **ours, **given}))
     buffer = io.BytesIO()
     draw(str(body.get("size", "128x128")), seed, blur).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()

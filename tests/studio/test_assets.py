@@ -14,7 +14,7 @@ from musiva.studio import routes
 from musiva.studio.assets import PAGE
 
 SCRIPTS = sorted(path.name for path in PAGE.glob("*.js"))
-MAX_BYTES = 160_000
+MAX_BYTES = 210_000
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-OPTIONS = ("size", "steps", "seed", "guidance", "sampler", "spacing", "shift", "policy", "quality")
+# Each of these chooses what is computed.
+CHOOSING = ("quality", "min_quality", "max_quality", "policy")
+OPTIONS = (
+    *("size", "steps", "seed", "guidance", "sampler", "spacing", "shift", "deadline"),
+    *CHOOSING,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,9 @@ def _wanted(arguments: Namespace) -> Wanted:
     said = {name: getattr(arguments, name) for name in OPTIONS}
     said |= {"negative_prompt": arguments.negative, "num_images": arguments.n}
     model = known.pop("model", None)
-    if said["quality"] is not None or said["policy"] is not None:
-        # Each chooses what is computed, so that what is said now replaces both.
-        known.pop("quality", None)
-        known.pop("policy", None)
+    if any(said[name] is not None for name in CHOOSING):
+        for name in CHOOSING:
+            known.pop(name, None)
     options = known | {name: value for name, value in said.items() if value is not None}
     options.setdefault("seed", secrets.randbits(32))
     return Wanted(tuple(prompts), options, arguments.model, model)
@@ -89,6 +93,10 @@ def _wanted(arguments: Namespace) -> Wanted:
 
 def _asked(options: Mapping[str, Any]) -> str:
     """What chooses how much is computed."""
+    if "max_quality" in options:
+        return f"at quality {options['min_quality']} to {options['max_quality']}"
+    if "min_quality" in options:
+        return f"at quality {options['min_quality']}"
     if options.get("quality", 100) != 100:
         return f"at quality {options['quality']}"
     return f"with policy {options['policy']}" if options.get("policy") else ""
@@ -165,7 +173,7 @@ def _collect(engine: Engine, requests: list[Request], results: Results) -> None:
             results.advance(place, event.index, event.evaluation, event.num_evaluations)
         elif event.kind == "picture":
             picture = Image.fromarray(event.picture)  # pyright: ignore[reportArgumentType]
-            content = png_of(picture, engine.parameters(request, event.index))
+            content = png_of(picture, engine.parameters(request, event.index, event.actions))
             seed, share = request.seed + event.index, event.cost / event.num_evaluations
             results.add(place, event.index, seed, picture, content, share)
         elif event.error is not None:

@@ -108,14 +108,15 @@ def _model(chosen: str | None, known: str | None) -> str:
 
 
 def _find(engine: Engine, request: Request) -> Findings:
+    from musiva.core.types import Level
     from musiva.perf.inspect import compare, follow
     from musiva.policy import TilePolicy
 
-    policy = engine.policy_of(request)
+    policy = engine.policies_of(request)[0]
     print("the picture, as it was made", file=sys.stderr, flush=True)
     run = follow(engine, request)
     print("its dense run", file=sys.stderr, flush=True)
-    dense = follow(engine, replace(request, policy="never", quality=100))
+    dense = follow(engine, replace(request, levels=(Level("never"),)))
     if not isinstance(policy, TilePolicy):
         return compare(run, dense, None)
     height, width = (side * engine.pipeline.unit for side in policy.tile)
@@ -146,7 +147,7 @@ def _facts(request: Request, parameters: Mapping[str, object]) -> list[str]:
     path = request.path
     made = f"{parameters['size']}, {path.steps} steps of {parameters['sampler']}"
     made += f", guidance {request.guidance:g}, seed {request.seed}, model {parameters['model']}"
-    return [f"Quality {request.quality}, policy {request.policy}", made]
+    return [f"Quality {request.min_quality}, policy {request.policy}", made]
 
 
 def _text(told: Mapping[str, object]) -> str:

@@ -1,34 +1,30 @@
-"""Every command and flag, and how each value is read. The flags are frozen by a test: new ones need
-a reason.
-"""
+"""Every command and flag. The flags are frozen by a test: new ones need a reason."""
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from musiva import __version__
+from musiva.cli.values import number, size, whole
 from musiva.core.env import MAX_THREADS
-from musiva.core.errors import InvalidInput
 
 __all__ = ["FLAGS", "STORE_MIB", "build_parser"]
 
 MAX_SEED = 2**63 - 1
 STORE_MIB = 256
-WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 # What has another name here than in the engine, the client, the server and the reader of pictures.
 FLAGS = {
     "base_url": "server",
     "cors_origin": "cors-origin",
+    "max_quality": "max-quality",
+    "min_quality": "min-quality",
     "negative_prompt": "negative",
     "num_images": "n",
     "picture": "like",
 }
-SIZE = re.compile(r"([0-9]{1,6})[xX]([0-9]{1,6})")
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,39 +36,6 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def size(text: str) -> tuple[int, int]:
-    """ "WIDTHxHEIGHT" or one number for both sides."""
-    match = SIZE.fullmatch(text if "x" in text.lower() else f"{text}x{text}")
-    if match is None:
-        raise InvalidInput(
-            "size", text, "WIDTHxHEIGHT in pixels, such as 128x96, or one number for both sides"
-        )
-    return int(match[1]), int(match[2])
-
-
-def whole(field: str, low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        value = int(text) if WHOLE.fullmatch(text) else None
-        if value is None or not low <= value <= high:
-            raise InvalidInput(field, text, f"a whole number from {low} to {high}")
-        return value
-
-    return read
-
-
-def number(field: str, low: float, high: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            value = None if "_" in text else float(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            raise InvalidInput(field, text, f"a number from {low:g} to {high:g}")
-        return value
-
-    return read
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="musiva",
@@ -82,7 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
-    for add in (_generate, _inspect, _serve, _train, _calibrate, _bench, _models, _doctor):
+    for add in (
+        *(_generate, _inspect, _serve, _train, _calibrate, _profile, _trace, _simulate, _replay),
+        *(_bench, _models, _doctor),
+    ):
         add(commands)
     return parser
 
@@ -145,11 +111,22 @@ def _generate(commands: Commands) -> None:
         help="how near to the dense run, which is 100: 80 keeps 32 dB, 60 28 dB, and is several "
         "times cheaper (default: 100)",
     )
+    for name, what in (
+        ("min-quality", "its floor, which is promised; alone it is --quality"),
+        ("max-quality", "its ceiling: pictures are as exact as there is time for"),
+    ):
+        p.add_argument(f"--{name}", type=whole(name, 1, 100), metavar="N", help=what)
+    p.add_argument(
+        "--deadline",
+        type=number("deadline", 1e-3, 86_400),
+        metavar="SECONDS",
+        help="from now, by which all pictures of a prompt should be there",
+    )
     p.add_argument(
         "--policy",
         metavar="NAME[:FIELD=VALUE,...]",
         help="what is computed, forecast and held: never, the dense run (the default), interval, "
-        "adaptive, adaptive_tiles, first_block, tea_cache, ras or refine, such as "
+        "adaptive, adaptive_tiles, first_block, tea_cache, ras, refine or marked, such as "
         "interval:interval=3, or a class of your own, FILE.py:CLASS[:FIELD=VALUE,...]",
     )
     p.add_argument(
@@ -230,6 +207,26 @@ def _serve(commands: Commands) -> None:
         metavar="N",
         help="most requests at a time; more get 429 (default: 512)",
     )
+    p.add_argument(
+        "--scheduler",
+        default="goodput",
+        metavar="NAME",
+        help="who goes first, and how exactly: goodput, fifo, shortest, edf, edf_admission or "
+        "static (default: goodput)",
+    )
+    p.add_argument(
+        "--patience",
+        type=number("patience", 0.1, 86_400),
+        default=60.0,
+        metavar="SECONDS",
+        help="after which a request without a deadline is due (default: 60)",
+    )
+    p.add_argument(
+        "--tenants",
+        type=Path,
+        metavar="FILE",
+        help="a JSON file of those that share the server, with their shares and keys",
+    )
     _key(p, "holds the key that clients must send (default: MUSIVA_API_KEY, or no key)")
     p.add_argument(
         "--cors-origin",
@@ -301,6 +298,137 @@ def _calibrate(commands: Commands) -> None:
     _machine(p)
 
 
+def _profile(commands: Commands) -> None:
+    p = commands.add_parser(
+        "profile",
+        help="measure what steps take on this machine",
+        description="Fit what steps of a model take to what they do, on this machine, and tell how "
+        "well that holds. Servers on it find it; `musiva simulate` takes it elsewhere.",
+    )
+    p.add_argument(
+        "--seconds",
+        type=number("seconds", 1, 3600),
+        default=40.0,
+        metavar="X",
+        help="to measure for (default: 40)",
+    )
+    p.add_argument("--out", type=Path, metavar="FILE", help="write the profile there instead")
+    p.add_argument("--json", action="store_true", help="print it as JSON")
+    _machine(p)
+
+
+def _trace(commands: Commands) -> None:
+    p = commands.add_parser(
+        "trace",
+        help="make a file of requests with times",
+        description="Make a trace: requests with their times, one line of JSON each. The same "
+        "arguments give the same trace.",
+    )
+    p.add_argument("shape", metavar="SHAPE", help="poisson, bursty or diurnal")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE", help="write it there")
+    p.add_argument(
+        "--rate",
+        type=number("rate", 1e-6, 1e6),
+        default=1.0,
+        metavar="X",
+        help="requests a second in the mean (default: 1)",
+    )
+    p.add_argument(
+        "--count",
+        type=whole("count", 1, 10_000_000),
+        default=300,
+        metavar="N",
+        help="requests (default: 300)",
+    )
+    p.add_argument(
+        "--seed", type=whole("seed", 0, 1 << 31), default=0, metavar="N", help="default 0"
+    )
+    p.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="a prompt a line (default: 64 of ours)"
+    )
+    p.add_argument(
+        "--size", type=size, action="append", metavar="WxH", help="may be repeated; each as often"
+    )
+    p.add_argument(
+        "--steps", type=whole("steps", 1, 1000), metavar="N", help="steps (default: the model's)"
+    )
+    p.add_argument(
+        "--deadline",
+        type=number("deadline", 1e-3, 86_400),
+        metavar="SECONDS",
+        help="after each request's arrival (default: none)",
+    )
+    for name in ("min-quality", "max-quality"):
+        p.add_argument(f"--{name}", type=whole(name, 1, 100), metavar="N", help="of each request")
+    p.add_argument(
+        "--tenant", action="append", metavar="NAME", help="may be repeated; each as often"
+    )
+
+
+def _simulate(commands: Commands) -> None:
+    p = commands.add_parser(
+        "simulate",
+        help="what a machine would make of a trace",
+        description="Run a trace in simulated time: the scheduler and the policies are real, the "
+        "seconds are those of a profile. No picture is made.",
+    )
+    p.add_argument("trace", type=Path, metavar="TRACE", help="a file, as `musiva trace` makes them")
+    p.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="of another machine, by `musiva profile --out` (default: this machine's)",
+    )
+    p.add_argument(
+        "--scheduler",
+        action="append",
+        metavar="NAME",
+        help="goodput (the default), fifo, shortest, edf, edf_admission or static; may be repeated",
+    )
+    p.add_argument(
+        "--speed",
+        type=number("speed", 1e-6, 1e6),
+        action="append",
+        metavar="X",
+        help="requests come so many times as fast; may be repeated (default: 1)",
+    )
+    p.add_argument(
+        "--deadlines",
+        type=number("deadlines", 1e-6, 1e6),
+        action="append",
+        metavar="X",
+        help="deadlines are so many times as long; may be repeated (default: 1)",
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="write all rows there too")
+    p.add_argument("--chart", type=Path, metavar="FILE", help="draw goodput curves there, as SVG")
+    _machine(p)
+
+
+def _replay(commands: Commands) -> None:
+    p = commands.add_parser(
+        "replay",
+        help="send a trace to a server",
+        description="Send the requests of a trace to a server at their times, and tell how many "
+        "pictures were on time.",
+    )
+    p.add_argument("trace", type=Path, metavar="TRACE", help="a file, as `musiva trace` makes them")
+    p.add_argument(
+        "--server",
+        default="http://127.0.0.1:8400",
+        metavar="URL",
+        help="of Musiva (default: http://127.0.0.1:8400)",
+    )
+    p.add_argument(
+        "--speed",
+        type=number("speed", 1e-6, 1e6),
+        default=1.0,
+        metavar="X",
+        help="requests come so many times as fast (default: 1)",
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="write what became of each there")
+    _key(p, "holds the key that the server asks for (default: MUSIVA_API_KEY, or no key)")
+
+
 def _bench(commands: Commands) -> None:
     p = commands.add_parser(
         "bench",
@@ -310,7 +438,8 @@ def _bench(commands: Commands) -> None:
     p.add_argument(
         "name",
         metavar="NAME",
-        help="fidelity, generate, pack, parity, region, reuse, server, store, studio or suite",
+        help="fidelity, generate, pack, parity, region, reuse, scheduler, serve, server, store, "
+        "studio or suite",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     p.add_argument(

@@ -17,15 +17,20 @@ def run(arguments: Namespace, env: Env) -> int:
     set_threads(arguments.threads, env)
     from musiva.engine import Engine, Scheduler
     from musiva.policy import POLICIES, load_policy_class
-    from musiva.server import AppConfig, serve
+    from musiva.server import AppConfig, read_tenants, serve
 
     config = AppConfig(
         max_waiting=arguments.max_waiting,
         api_key=api_key,
+        tenants=() if arguments.tenants is None else read_tenants(arguments.tenants),
         cors_origins=tuple(arguments.cors_origin),
     )
     engine_config = Engine.Config(
-        scheduler=Scheduler.Config(max_rows=arguments.max_rows),
+        scheduler=Scheduler.Config(
+            discipline=arguments.scheduler,
+            max_rows=arguments.max_rows,
+            patience=arguments.patience,
+        ),
         max_waiting=arguments.max_waiting,
         policies={**POLICIES, **dict(map(load_policy_class, arguments.policy))},
         store_bytes=arguments.store_mib << 20,
@@ -38,6 +43,7 @@ def run(arguments: Namespace, env: Env) -> int:
         device=arguments.device,
         engine_config=engine_config,
         app_config=config,
+        env=env,
         announce=lambda line: print(line, flush=True),
     )
     return 0

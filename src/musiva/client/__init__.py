@@ -8,28 +8,40 @@ with Client("http://127.0.0.1:8400") as client:
 
 from __future__ import annotations
 
-from musiva.client.async_client import AsyncClient, AsyncStream
-from musiva.client.client import Client, Stream
+from musiva.client.async_client import AsyncClient
+from musiva.client.client import Client
+from musiva.client.jobs import AsyncJobs, Jobs
+from musiva.client.jobs_told import Estimate, Estimates, Job, JobEvent, JobPage, Standing
 from musiva.client.options import EngineOptions, Options, options_from
-from musiva.client.pictures import Completed, Event, Picture, Preview, Progress
+from musiva.client.pictures import Completed, Event, Picture, Preview, Progress, Seconds
 from musiva.client.remote import RemoteEngine, RemoteStream
 from musiva.client.retry import Timeout
+from musiva.client.wire import AsyncStream, Stream
 from musiva.core.errors import Answer
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "AsyncJobs",
     "AsyncStream",
     "Client",
     "Completed",
     "EngineOptions",
+    "Estimate",
+    "Estimates",
     "Event",
+    "Job",
+    "JobEvent",
+    "JobPage",
+    "Jobs",
     "Options",
     "Picture",
     "Preview",
     "Progress",
     "RemoteEngine",
     "RemoteStream",
+    "Seconds",
+    "Standing",
     "Stream",
     "Timeout",
     "options_from",

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, Protocol, TypedDict, TypeVar
 
 from musiva.client.failures import failure_of, unexpected
-from musiva.client.pictures import Completed, Event, Picture, Preview, Progress
+from musiva.client.pictures import Completed, Event, Picture, Preview, Progress, Seconds
+from musiva.client.reading import (
+    Json,
+    counts,
+    file_of,
+    known,
+    number,
+    object_of,
+    tiles,
+    truth,
+    whole,
+    word,
+)
 from musiva.client.sse import EventParser, ServerSentEvent
 from musiva.core.errors import Unavailable
 
-__all__ = ["EventReader", "Reader", "WholeReader", "json_of", "pictures_of"]
+__all__ = [
+    "EventReader",
+    "Reader",
+    "WholeReader",
+    "pictures_of",
+    "preview_of",
+    "progress_of",
+    "read_event",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
-Json = Mapping[str, object]
 
 
 class Reader(Protocol[T_co]):
@@ -90,7 +108,7 @@ class EventReader:
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """Raises the error of an error event, Unavailable for events that make no sense."""
         for raw in self._parser.feed(chunk):
-            event = self._read(raw)
+            event = read_event(raw, KINDS, self._url, self._sent)
             if isinstance(event, Completed):
                 self._completed.add(event.index)
                 self._last = None
@@ -104,95 +122,102 @@ class EventReader:
             raise Unavailable(f"{self._url}: the stream ended {self.reached}")
         return iter(())
 
-    def _read(self, raw: ServerSentEvent) -> Event | None:
-        try:
-            event = _object(json.loads(raw.data))
-            match event.get("type", raw.event):
-                case "image_generation.progress":
-                    return _progress(event)
-                case "image_generation.partial_image":
-                    return _preview(event)
-                case "image_generation.completed":
-                    return _completed(event)
-                case "error":
-                    _object(event["error"])
-                case _:
-                    return None  # an event of a newer server
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise unexpected(self._url, f"event {raw.event!r}: {_reason(error)}") from error
-        raise failure_of(200, raw.data.encode(), url=self._url, sent=self._sent)
 
-
-def json_of(content: bytes) -> dict[str, object]:
-    """A JSON object. Raises ValueError or TypeError."""
-    return dict(_object(json.loads(content)))
+def read_event(
+    raw: ServerSentEvent, kinds: Mapping[str, Callable[[Json], T]], url: str, sent: Json
+) -> T | None:
+    """By its type; None for one of a newer server. Raises the error of an error event, Unavailable
+    for one that makes no sense.
+    """
+    try:
+        event = object_of(json.loads(raw.data))
+        kind = event.get("type", raw.event)
+        if kind != "error":
+            read = kinds.get(kind) if isinstance(kind, str) else None
+            return None if read is None else read(event)
+        object_of(event["error"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise unexpected(url, f"event {raw.event!r}: {_reason(error)}") from error
+    raise failure_of(200, raw.data.encode(), url=url, sent=sent)
 
 
 def pictures_of(content: bytes) -> list[Picture]:
     """Of the answer to a generation. Raises KeyError, TypeError or ValueError."""
-    answer = _object(json.loads(content))
+    answer = object_of(json.loads(content))
     data, said = answer["data"], answer.get("warnings", [])
     if not isinstance(data, list) or not data or not isinstance(said, list):
         raise TypeError("data is no list of pictures")
     return [
         Picture(
-            content=_content(item),
-            format=_text(answer, "output_format"),
-            seed=_whole(item, "seed"),
+            content=file_of(item),
+            format=word(answer, "output_format"),
+            seed=whole(item, "seed"),
             index=index,
             warnings=tuple(map(str, said)),
-            tile_counts=_counts(item, "tile_counts"),
+            tile_counts=counts(item, "tile_counts"),
             **_policy(answer),
             **_spent(item),
+            **_fared(item),
         )
-        for index, item in enumerate(map(_object, data))
+        for index, item in enumerate(map(object_of, data))
     ]
 
 
-def _progress(event: Json) -> Progress:
+def progress_of(event: Json) -> Progress:
     return Progress(
-        index=_whole(event, "index"),
-        evaluation=_whole(event, "evaluation"),
-        num_evaluations=_whole(event, "num_evaluations"),
-        waiting=_known(_whole, event, "waiting"),
-        active_tiles=tuple(map(bool, _counts(event, "active_tiles"))),
+        index=whole(event, "index"),
+        evaluation=whole(event, "evaluation"),
+        num_evaluations=whole(event, "num_evaluations"),
+        waiting=known(whole, event, "waiting"),
+        active_tiles=tuple(map(bool, counts(event, "active_tiles"))),
+        quality=known(whole, event, "quality"),
+        predicted_seconds=known(number, event, "predicted_seconds"),
         **_spent(event),
     )
 
 
-def _preview(event: Json) -> Preview:
+def preview_of(event: Json, number: int) -> Preview:
+    """number: counts those of its picture."""
     return Preview(
-        content=_content(event),
-        format=_text(event, "output_format"),
-        index=_whole(event, "index"),
-        number=_whole(event, "partial_image_index"),
-        evaluation=_whole(event, "evaluation"),
-        num_evaluations=_whole(event, "num_evaluations"),
-        computed=_known(_truth, event, "computed"),
-        tiles=_tiles(event),
-        active_tiles=tuple(map(bool, _counts(event, "active_tiles"))),
+        content=file_of(event),
+        format=word(event, "output_format"),
+        index=whole(event, "index"),
+        number=number,
+        evaluation=whole(event, "evaluation"),
+        num_evaluations=whole(event, "num_evaluations"),
+        computed=known(truth, event, "computed"),
+        tiles=tiles(event),
+        active_tiles=tuple(map(bool, counts(event, "active_tiles"))),
     )
 
 
 def _completed(event: Json) -> Completed:
-    index = _whole(event, "index")
+    index = whole(event, "index")
     said = event.get("warnings") or []
     picture = Picture(
-        content=_content(event),
-        format=_text(event, "output_format"),
-        seed=_whole(event, "seed"),
+        content=file_of(event),
+        format=word(event, "output_format"),
+        seed=whole(event, "seed"),
         index=index,
         warnings=tuple(map(str, said)) if isinstance(said, list) else (),
-        tile_counts=_counts(event, "tile_counts"),
+        tile_counts=counts(event, "tile_counts"),
         **_policy(event),
         **_spent(event),
+        **_fared(event),
     )
-    return Completed(index=index, picture=picture, timing=_object(event.get("timing") or {}))
+    return Completed(index=index, picture=picture, timing=object_of(event.get("timing") or {}))
 
 
 class Policy(TypedDict):
     policy: str | None
     num_evaluations: int | None
+
+
+class Fared(TypedDict):
+    quality_promised: int | None
+    quality_used: int | None
+    deadline_met: bool | None
+    seconds: Seconds | None
 
 
 class Spent(TypedDict):
@@ -205,85 +230,48 @@ class Spent(TypedDict):
 def _policy(where: Json) -> Policy:
     """Of a whole answer or a finished picture."""
     return Policy(
-        policy=_known(_text, where, "policy"),
-        num_evaluations=_known(_whole, where, "num_evaluations"),
+        policy=known(word, where, "policy"),
+        num_evaluations=known(whole, where, "num_evaluations"),
     )
 
 
 def _spent(where: Json) -> Spent:
     return Spent(
-        computed=_known(_whole, where, "computed"),
-        cost=_known(_number, where, "cost"),
-        share=_known(_number, where, "share"),
-        tiles=_tiles(where),
+        computed=known(whole, where, "computed"),
+        cost=known(number, where, "cost"),
+        share=known(number, where, "share"),
+        tiles=tiles(where),
     )
 
 
-def _known(read: Callable[[Json, str], T], where: Json, name: str) -> T | None:
-    """None for what an older server does not tell."""
-    return None if where.get(name) is None else read(where, name)
+def _fared(where: Json) -> Fared:
+    return Fared(
+        quality_promised=known(whole, where, "quality_promised"),
+        quality_used=known(whole, where, "quality_used"),
+        deadline_met=known(truth, where, "deadline_met"),
+        seconds=known(_seconds, where, "seconds"),
+    )
 
 
-def _tiles(where: Json) -> tuple[int, int] | None:
-    match _counts(where, "tiles"):
-        case (rows, columns):
-            return rows, columns
-        case ():
-            return None
-        case _:
-            raise TypeError("tiles is no pair of rows and columns")
-
-
-def _counts(where: Json, name: str) -> tuple[int, ...]:
-    """Whole numbers; none where they are absent."""
-    values = where.get(name)
-    if values is None:
-        return ()
-    if not isinstance(values, list) or not all(type(value) is int for value in values):
-        raise TypeError(f"{name} is no list of whole numbers")
-    return tuple(values)
-
-
-def _truth(where: Json, name: str) -> bool:
-    value = where[name]
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is neither true nor false")
-    return value
-
-
-def _number(where: Json, name: str) -> float:
-    value = where[name]
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} is no number")
-    return float(value)
-
-
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise TypeError(f"{type(value).__name__} instead of an object")
-    return value
-
-
-def _whole(where: Json, name: str) -> int:
-    value = where[name]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is no whole number")
-    return value
-
-
-def _text(where: Json, name: str) -> str:
-    value = where[name]
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
-    return value
-
-
-def _content(where: Json) -> bytes:
-    content = base64.b64decode(_text(where, "b64_json"), validate=True)
-    if not content:
-        raise ValueError("b64_json is empty")
-    return content
+def _seconds(where: Json, name: str) -> Seconds:
+    told = object_of(where[name])
+    return Seconds(
+        queue=number(told, "queue"),
+        encode=number(told, "encode"),
+        denoise=number(told, "denoise"),
+        decode=number(told, "decode"),
+        total=number(told, "total"),
+    )
 
 
 def _reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+KINDS: Mapping[str, Callable[[Json], Event]] = {
+    "image_generation.progress": progress_of,
+    "image_generation.partial_image": lambda event: preview_of(
+        event, whole(event, "partial_image_index")
+    ),
+    "image_generation.completed": _completed,
+}

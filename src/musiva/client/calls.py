@@ -11,10 +11,13 @@ from typing import TypeVar
 import httpx
 
 from musiva import __version__
-from musiva.client.answers import EventReader, Reader, WholeReader, json_of, pictures_of
+from musiva.client.answers import EventReader, Reader, WholeReader, pictures_of
 from musiva.client.flow import Call
+from musiva.client.job_answers import estimates_of, standing_of
+from musiva.client.jobs_told import Estimates, Standing
 from musiva.client.options import body_of
 from musiva.client.pictures import Event, Picture
+from musiva.client.reading import json_of, listed
 from musiva.client.retry import Retry, Timeout
 from musiva.core.env import checked_key
 from musiva.core.errors import InvalidInput
@@ -54,7 +57,8 @@ class Calls:
         self, prompt: str, options: Mapping[str, object], timeout: Timeout | float | None
     ) -> Call[list[Picture]]:
         body = {**body_of(prompt, options), "response_format": "b64_json"}
-        return self._post(body, partial(WholeReader, parse=pictures_of), timeout)
+        reader = partial(WholeReader, parse=pictures_of)
+        return self.post(GENERATIONS, body, reader, timeout=timeout)
 
     def stream(
         self,
@@ -69,53 +73,78 @@ class Calls:
         body |= {"stream": True, "partial_images": previews, "progress": progress}
         if preview_format is not None:
             body["partial_format"] = preview_format
-        return self._post(body, partial(EventReader, sent=body), timeout)
+        return self.post(GENERATIONS, body, partial(EventReader, sent=body), timeout=timeout)
+
+    def estimates(self, prompt: str, options: Mapping[str, object]) -> Call[Estimates]:
+        reader = partial(WholeReader, parse=estimates_of)
+        return self.post("/v1/estimates", body_of(prompt, options), reader)
+
+    def standing(self) -> Call[Standing]:
+        return self.get("/v1/standing", partial(WholeReader, parse=standing_of))
 
     def models(self) -> Call[list[dict[str, object]]]:
-        return self._get("/v1/models", _models_of)
+        return self.get("/v1/models", partial(WholeReader, parse=_models_of))
 
     def health(self) -> Call[dict[str, object]]:
         """Not retried: whoever asks wants to know how it is now."""
-        return self._get("/healthz", json_of, Retry(0))
+        return self.get("/healthz", partial(WholeReader, parse=json_of), retry=Retry(0))
 
     def metrics(self) -> Call[str]:
-        return self._get("/metrics", bytes.decode)
+        return self.get("/metrics", partial(WholeReader, parse=bytes.decode))
 
-    def _post(
+    def post(
         self,
-        body: Mapping[str, object],
+        path: str,
+        body: Mapping[str, object] | None,
         reader: Callable[[str], Reader[T]],
-        timeout: Timeout | float | None,
+        *,
+        sent: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Timeout | float | None = None,
     ) -> Call[T]:
-        url = self.base_url + GENERATIONS
+        """body: None for none. sent: for errors, what is sent beside it. reader: made with the
+        address.
+        """
+        url, content = self.base_url + path, None
+        headers = {**self.headers, **(headers or {})}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body).encode()
         return Call(
             method="POST",
             url=url,
-            headers={**self.headers, "Content-Type": "application/json"},
-            content=json.dumps(body).encode(),
-            sent=body,
+            headers=headers,
+            content=content,
+            sent={**(body or {}), **(sent or {})},
             reader=partial(reader, url),
             retry=self.retry,
             timeout=Timeout.of(timeout, self.timeout),
         )
 
-    def _get(self, path: str, parse: Callable[[bytes], T], retry: Retry | None = None) -> Call[T]:
+    def get(
+        self,
+        path: str,
+        reader: Callable[[str], Reader[T]],
+        *,
+        sent: Mapping[str, object] | None = None,
+        retry: Retry | None = None,
+        timeout: Timeout | float | None = None,
+    ) -> Call[T]:
+        """sent: for errors, what stands in the path. reader: made with the address."""
         url = self.base_url + path
         return Call(
             method="GET",
             url=url,
             headers=self.headers,
-            reader=partial(WholeReader, url, parse),
+            sent=sent or {},
+            reader=partial(reader, url),
             retry=retry or self.retry,
-            timeout=self.timeout,
+            timeout=Timeout.of(timeout, self.timeout),
         )
 
 
 def _models_of(content: bytes) -> list[dict[str, object]]:
-    data = json_of(content)["data"]
-    if not isinstance(data, list) or not all(isinstance(model, dict) for model in data):
-        raise TypeError("data is no list of models")
-    return data
+    return [dict(model) for model in listed(json_of(content), "data")]
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Generator, Iterator
-from typing import BinaryIO, TypeVar, Unpack
+from typing import BinaryIO, Unpack
 
 import httpx
 
-from musiva.client.calls import LIMITS, Calls
-from musiva.client.flow import Call, Give, Opened, Read, Send, Sleep, flow
+from musiva.client.calls import Calls
+from musiva.client.jobs import Jobs
+from musiva.client.jobs_told import Estimates, Standing
 from musiva.client.options import Options, picture_call
 from musiva.client.pictures import Event, Picture
 from musiva.client.retry import Timeout
+from musiva.client.wire import Stream, Wire
 
-__all__ = ["Client", "Stream"]
-
-T = TypeVar("T")
+__all__ = ["Client"]
 
 
 class Client:
@@ -31,9 +29,10 @@ class Client:
     answer 429 or 503. transport: what carries the requests, for tests. Raises InvalidInput.
 
     Every call raises what an engine in this process would (`musiva.errors`): InvalidInput and
-    UnknownModel with the field, its value and what is allowed, Overloaded, Unavailable also for a
-    server that cannot be reached or breaks off, ExecutionFailed; `error.answer` has the server's
-    words.
+    UnknownModel with the field, its value and what is allowed, Overloaded with the seconds after
+    which to come back, Unavailable also for a server that cannot be reached or breaks off,
+    ExecutionFailed; `error.answer` has the server's words. jobs: requests that outlive their
+    connection.
     """
 
     def __init__(
@@ -46,7 +45,8 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._calls = Calls(base_url, api_key, timeout, retries)
-        self._http = httpx.Client(limits=LIMITS, transport=transport, mounts=self._calls.mounts)
+        self._wire = Wire(self._calls, transport)
+        self.jobs = Jobs(self._calls, self._wire)
 
     def __enter__(self) -> Client:
         return self
@@ -56,13 +56,13 @@ class Client:
 
     def close(self) -> None:
         """Give back all connections. May be repeated."""
-        self._http.close()
+        self._wire.close()
 
     def generate(
         self, prompt: str, *, timeout: Timeout | float | None = None, **options: Unpack[Options]
     ) -> list[Picture]:
         """Pictures of a prompt, `num_images` of them."""
-        return self._one(self._calls.generate(prompt, options, timeout))
+        return self._wire.one(self._calls.generate(prompt, options, timeout))
 
     def like(
         self,
@@ -88,80 +88,31 @@ class Client:
         progress: bool = True,
         timeout: Timeout | float | None = None,
         **options: Unpack[Options],
-    ) -> Stream:
+    ) -> Stream[Event]:
         """Events of a request as they come; it is sent when the first one is asked for.
 
         previews: how many each picture sends, 0 to 100. preview_format: "png", "jpeg" or "webp";
         None, that of the picture.
         """
         call = self._calls.stream(prompt, options, previews, preview_format, progress, timeout)
-        return Stream(self._run(call))
+        return Stream(self._wire.run(call))
+
+    def estimates(self, prompt: str, **options: Unpack[Options]) -> Estimates:
+        """What a request would get that came now, at each of its qualities; nothing is made."""
+        return self._wire.one(self._calls.estimates(prompt, options))
+
+    def standing(self) -> Standing:
+        """How busy the server is."""
+        return self._wire.one(self._calls.standing())
 
     def models(self) -> list[dict[str, object]]:
         """The models with their defaults and limits."""
-        return self._one(self._calls.models())
+        return self._wire.one(self._calls.models())
 
     def health(self) -> dict[str, object]:
         """What the server says of itself now. Raises Unavailable when it is not well."""
-        return self._one(self._calls.health())
+        return self._wire.one(self._calls.health())
 
     def metrics(self) -> str:
         """Figures in the text format of Prometheus."""
-        return self._one(self._calls.metrics())
-
-    def _one(self, call: Call[T]) -> T:
-        (value,) = self._run(call)
-        return value
-
-    def _run(self, call: Call[T]) -> Generator[T, None, None]:
-        steps = flow(call)
-        response: httpx.Response | None = None
-        chunks: Iterator[bytes] = iter(())
-        try:
-            step = next(steps)
-            while True:
-                result = None
-                try:
-                    match step:
-                        case Send():
-                            response = self._http.send(call.request(), stream=True)
-                            chunks = response.iter_bytes()
-                            result = Opened(response.status_code, response.headers)
-                        case Read():
-                            result = next(chunks, None)
-                        case Sleep(seconds):
-                            if response is not None:
-                                response.close()
-                            time.sleep(seconds)
-                        case Give(value):
-                            yield value
-                except httpx.RequestError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(result)
-        except StopIteration:
-            return
-        finally:
-            if response is not None:
-                response.close()
-
-
-class Stream(Iterator[Event]):
-    """Iterates over `Progress`, `Preview` and `Completed`. Closing it, also by leaving it as a
-    context, cancels the request on the server.
-    """
-
-    def __init__(self, events: Generator[Event, None, None]) -> None:
-        self._events = events
-
-    def __next__(self) -> Event:
-        return next(self._events)
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._events.close()
+        return self._wire.one(self._calls.metrics())

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import httpx
 
 from musiva.client.answers import Reader
-from musiva.client.failures import failure_of
+from musiva.client.failures import failure_of, is_final
 from musiva.client.retry import Retry, Timeout, retry_after, worth_another
 from musiva.core.errors import MusivaError, Unavailable
 
@@ -99,12 +99,14 @@ def flow(call: Call[T]) -> Flow[T]:
         try:
             opened = yield Send()
             assert isinstance(opened, Opened)
-            if opened.status != 200:
+            if not 200 <= opened.status < 300:
                 content = yield from _error_body()
-                error = failure_of(opened.status, content, url=call.url, sent=call.sent)
+                asked = retry_after(opened.headers.get("retry-after"))
+                error = failure_of(
+                    opened.status, content, url=call.url, sent=call.sent, retry=asked
+                )
                 wait = None
-                if worth_another(opened.status):
-                    asked = retry_after(opened.headers.get("retry-after"))
+                if worth_another(opened.status) and not is_final(error):
                     wait = call.retry.wait(attempt, asked)
                 if wait is None:
                     raise error

@@ -26,24 +26,28 @@ SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 ASIDE = (
     "background",
     "complexity",
+    "deadline",
+    "latency",
     "moderation",
     "n",
     "output_compression",
     "output_format",
     "partial_format",
     "partial_images",
+    "previews",
+    "priority",
     "progress",
     "response_format",
     "safety_identifier",
     "stream",
     "style",
+    "tenant",
     "user",
 )
 
 
-class EngineOptions(TypedDict, total=False):
-    """What a request may say beside its prompt, to an engine in this process too; None, like saying
-    nothing, is the model's own.
+class PictureOptions(TypedDict, total=False):
+    """What a request may say beside its prompt; None, like saying nothing, is the model's own.
 
     size                (width, height) in pixels
     steps               1 to 1000
@@ -54,6 +58,11 @@ class EngineOptions(TypedDict, total=False):
     sampler, spacing    names, see `models()`
     policy              what is computed and what forecast: a name, see `models()`, and its fields
     shift               0.01 to 100, of a flow model's times
+    min_quality         1 to 100, that is kept at least
+    max_quality         min_quality to 100, where there is time for it
+    latency             a deadline by name: interactive, standard, relaxed, batch (none)
+    priority            -100 to 100; what is higher goes first
+    tenant              whom it is of
     """
 
     size: tuple[int, int] | None
@@ -66,17 +75,34 @@ class EngineOptions(TypedDict, total=False):
     spacing: str | None
     shift: float | None
     policy: str | None
+    min_quality: int | None
+    max_quality: int | None
+    latency: str | None
+    priority: int | None
+    tenant: str | None
 
 
-class Options(EngineOptions, total=False):
+class EngineOptions(PictureOptions, total=False):
+    """The same, to an engine in this process too.
+
+    deadline            seconds until all pictures have to be there; else it raises Overloaded at
+                        once, if that can be foreseen
+    """
+
+    deadline: float | None
+
+
+class Options(PictureOptions, total=False):
     """What a request to a server may say beside its prompt.
 
-    quality             100, or a word of OpenAI's
+    deadline            as to an engine, or a date and time as RFC 3339 writes it
+    quality             1 to 100, or a word of OpenAI's
     output_format       png (default), jpeg or webp
     output_compression  0 to 100, of jpeg and webp: 100 loses least
     model               name of the model; a server that serves another one refuses
     """
 
+    deadline: float | str | None
     quality: int | str | None
     output_format: str | None
     output_compression: int | None

@@ -17,7 +17,7 @@ from musiva.core.errors import InvalidInput, Unavailable
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Completed", "Event", "Picture", "Preview", "Progress"]
+__all__ = ["Completed", "Event", "Picture", "Preview", "Progress", "Seconds"]
 
 SUFFIXES = {"png": (".png",), "jpeg": (".jpg", ".jpeg"), "webp": (".webp",)}
 
@@ -70,6 +70,19 @@ class Encoded:
         return path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seconds:
+    """Of a picture, from its admission. encode, denoise, decode: of the steps that it took part in;
+    queue: all else.
+    """
+
+    queue: float
+    encode: float
+    denoise: float
+    decode: float
+    total: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture(Encoded):
     """A finished picture. index: which one of the request's. seed: the one that gives it alone.
@@ -78,7 +91,8 @@ class Picture(Encoded):
     computed. computed: evaluations that were computed in full, of num_evaluations of the dense run.
     cost: full ones that all that was computed is worth; share: that over the dense run's. None of a
     server that does not tell. tiles: (rows, columns), and tile_counts: evaluations that computed
-    each, row by row, of a policy that has tiles.
+    each, row by row, of a policy that has tiles. quality_promised: that it keeps at least;
+    quality_used: the lowest that was used. deadline_met: None without a deadline.
     """
 
     seed: int
@@ -91,6 +105,10 @@ class Picture(Encoded):
     share: float | None = None
     tiles: tuple[int, int] | None = None
     tile_counts: tuple[int, ...] = ()
+    quality_promised: int | None = None
+    quality_used: int | None = None
+    deadline_met: bool | None = None
+    seconds: Seconds | None = None
 
     @cached_property
     def parameters(self) -> dict[str, object]:
@@ -109,7 +127,8 @@ class Progress:
 
     waiting: requests before it in the queue, None once it runs. computed, cost, share: so far, as
     of a `Picture`. tiles: (rows, columns), and active_tiles: which of them the evaluation computed,
-    row by row, of a policy that has tiles.
+    row by row, of a policy that has tiles. quality: in use, None until it runs. predicted_seconds:
+    from its admission to its last picture, as the first progress tells.
     """
 
     index: int
@@ -121,6 +140,8 @@ class Progress:
     share: float | None = None
     tiles: tuple[int, int] | None = None
     active_tiles: tuple[bool, ...] = ()
+    quality: int | None = None
+    predicted_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,15 +9,17 @@ import secrets
 import threading
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
-from musiva.client.async_client import AsyncClient, AsyncStream
+from musiva.client.async_client import AsyncClient
+from musiva.client.jobs_told import Standing
 from musiva.client.options import EngineOptions, Options
 from musiva.client.pictures import Completed, Picture, Preview, Progress
 from musiva.client.pictures import Event as ServerEvent
 from musiva.client.retry import Timeout
+from musiva.client.wire import AsyncStream
 from musiva.core.errors import Cancelled, InvalidInput, Unavailable
-from musiva.core.types import Event
+from musiva.core.types import Event, Report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +84,7 @@ class RemoteEngine:
         prompts: str | Sequence[str],
         *,
         latents: object | None = None,
-        quality: int = 100,
+        quality: int | None = None,
         previews: int = 0,
         **options: Unpack[EngineOptions],
     ) -> list[Image.Image]:
@@ -90,8 +92,8 @@ class RemoteEngine:
         prompt 0.
 
         latents: None, since a server takes none. previews: change nothing here, and are refused as
-        by `stream`. Raises InvalidInput, or what the first failed
-        request failed of; the others are then cancelled.
+        by `stream`. Raises InvalidInput, or what the first failed request failed of; the others are
+        then cancelled.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
@@ -99,7 +101,7 @@ class RemoteEngine:
         wanted = _checked(latents, quality, previews, options)
         # Progress tells how many previews there can be.
         progress = previews > 0
-        streams: list[AsyncStream] = []
+        streams: list[AsyncStream[ServerEvent]] = []
         for place, prompt in enumerate(prompts):
             try:
                 streams.append(
@@ -119,14 +121,14 @@ class RemoteEngine:
         prompt: str,
         *,
         latents: object | None = None,
-        quality: int = 100,
+        quality: int | None = None,
         previews: int = 0,
         **options: Unpack[EngineOptions],
     ) -> RemoteStream:
         """Events of one request up to "done", as of an engine; of those that come faster than the
         server can send them, it leaves out "progress" and "preview", and a preview does not tell
-        what was computed so far. Actions are not told. previews: up to one per
-        evaluation but the last, and at most 100; more are refused once the server has told how
+        what was computed so far, nor at which quality. Actions are not told. previews: up to one
+        per evaluation but the last, and at most 100; more are refused once the server has told how
         many evaluations there are. Raises what the request failed of, also what an engine refuses
         at once; leaving the loop early cancels it.
         """
@@ -134,6 +136,14 @@ class RemoteEngine:
         events = self._client.stream(prompt, previews=previews, **wanted)
         news: News = queue.SimpleQueue()
         return RemoteStream(self._start(_listen(events, previews, news)), news)
+
+    def standing(self) -> Standing:
+        """How busy the server is. Raises Unavailable."""
+        asking = self._start(self._client.standing())
+        try:
+            return _result(asking)
+        finally:
+            asking.cancel()
 
     def _start(self, work: Coroutine[None, None, T]) -> concurrent.futures.Future[T]:
         with self._lock:
@@ -214,6 +224,7 @@ class RemoteStream(Iterator[Event]):
                 cost=picture.cost or 0.0,
                 tiles=picture.tiles,
                 tile_counts=picture.tile_counts,
+                **_fared(picture),
             )
         self._num_evaluations = told.num_evaluations
         at = (told.index, told.evaluation, told.num_evaluations)
@@ -221,15 +232,22 @@ class RemoteStream(Iterator[Event]):
             return Event(self._request, "preview", *at, _pixels(told), tiles=told.tiles)
         if not told.evaluation:
             return None
-        spent = {"computed": told.computed or 0, "cost": told.cost or 0.0}
-        return Event(self._request, "progress", *at, tiles=told.tiles, **spent)
+        return Event(
+            self._request,
+            "progress",
+            *at,
+            computed=told.computed or 0,
+            cost=told.cost or 0.0,
+            tiles=told.tiles,
+            quality=100 if told.quality is None else told.quality,
+        )
 
 
-async def _draw(streams: Sequence[AsyncStream], previews: int) -> list[Picture]:
+async def _draw(streams: Sequence[AsyncStream[ServerEvent]], previews: int) -> list[Picture]:
     """Pictures of all requests, side by side. Raises what the first that fails fails of."""
     gate = asyncio.Semaphore(AT_A_TIME)
 
-    async def one(place: int, stream: AsyncStream) -> list[Picture]:
+    async def one(place: int, stream: AsyncStream[ServerEvent]) -> list[Picture]:
         try:
             async with gate, stream as events:
                 told = _within(events, previews)
@@ -247,13 +265,13 @@ async def _draw(streams: Sequence[AsyncStream], previews: int) -> list[Picture]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _listen(stream: AsyncStream, previews: int, news: News) -> None:
+async def _listen(stream: AsyncStream[ServerEvent], previews: int, news: News) -> None:
     async with stream as events:
         async for event in _within(events, previews):
             news.put(event)
 
 
-async def _within(events: AsyncStream, previews: int) -> AsyncIterator[ServerEvent]:
+async def _within(events: AsyncStream[ServerEvent], previews: int) -> AsyncIterator[ServerEvent]:
     """Raises InvalidInput for more previews than there can be, as an engine does; to the server, as
     to OpenAI's, their number is only the most that come.
     """
@@ -284,9 +302,12 @@ def _checked(
         # By its type: the text of a tensor has many lines.
         allowed = "None: a server starts from the noise of the seed"
         raise InvalidInput("latents", type(latents).__name__, allowed)
-    if not isinstance(quality, int) or isinstance(quality, bool):
+    if quality is not None and (not isinstance(quality, int) or isinstance(quality, bool)):
         # OpenAI's words, which a server takes, have no effect.
         raise InvalidInput("quality", quality, "a whole number from 1 to 100")
+    deadline = options.get("deadline")
+    if isinstance(deadline, str):
+        raise InvalidInput("deadline", deadline, "a number, of seconds")
     if not isinstance(previews, int) or isinstance(previews, bool) or previews < 0:
         raise InvalidInput("previews", previews, "a whole number from 0 to 100")
     seed = options.get("seed")
@@ -303,6 +324,28 @@ def _placed(error: InvalidInput, place: int) -> InvalidInput:
     placed = type(error)(f"prompts[{place}]", error.value, error.allowed)
     placed.answer = error.answer
     return placed
+
+
+class Fared(TypedDict):
+    quality: int
+    report: Report | None
+
+
+def _fared(picture: Picture) -> Fared:
+    """Nothing is known of an older server's."""
+    used, promised, seconds = picture.quality_used, picture.quality_promised, picture.seconds
+    if used is None or promised is None or seconds is None:
+        return Fared(quality=100, report=None)
+    report = Report(
+        promised=promised,
+        used=used,
+        seconds=seconds.total,
+        encode=seconds.encode,
+        denoise=seconds.denoise,
+        decode=seconds.decode,
+        deadline_met=picture.deadline_met,
+    )
+    return Fared(quality=used, report=report)
 
 
 def _pixels(picture: Picture | Preview) -> np.ndarray:

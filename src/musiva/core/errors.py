@@ -6,7 +6,7 @@ MusivaError
   BadCheckpoint       a model directory cannot be used         500   exit 2
   Unavailable         the machine cannot do it now             503   exit 3
     OverBudget        it needs more bytes than a budget has    503   exit 3
-  Overloaded          the queue is full                        429   exit 3
+  Overloaded          no room, or a deadline cannot be kept    429   exit 3
   Cancelled           the request was cancelled                499   exit 130
   ExecutionFailed     a request failed while it ran            500   exit 1
     NonFinite         its numbers became NaN or infinite       500   exit 1
@@ -105,10 +105,26 @@ class OverBudget(Unavailable):
 
 
 class Overloaded(MusivaError):
-    """The queue is full; try again later."""
+    """Not now; try again later. reason: "full", "deadline" that cannot be kept, or "share" that the
+    tenant has had. retry: seconds after which it should be possible, None where nobody knows.
+    finish: seconds after which the pictures would have been there.
+    """
 
     http_status = 429
     exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "full",
+        retry: float | None = None,
+        finish: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry = retry
+        self.finish = finish
 
 
 class Cancelled(MusivaError):

@@ -23,8 +23,10 @@ __all__ = [
     "Event",
     "Gate",
     "Kind",
+    "Level",
     "Outcome",
     "Path",
+    "Report",
     "Request",
     "StepPlan",
     "StepResult",
@@ -42,14 +44,26 @@ class Path:
     shift: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A way to make pictures. policy: decides what of them is computed, by name and fields
+    (`musiva.policy.build_policy`). quality: 1 to 100 that it keeps, 100 is the dense run.
+    """
+
+    policy: str
+    quality: int = 100
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What a user asked for. Picture i of `num_images` uses seed + i.
 
     size: (width, height) in pixels. guidance: scale of classifier-free guidance; at 1 or below only
-    the conditional branch runs. quality: 1 to 100, 100 is the dense run. previews: of each picture,
-    spread evenly over its evaluations, none at the last. policy: decides what of it is computed, by
-    name and fields (`musiva.policy.build_policy`).
+    the conditional branch runs. levels: the most exact first, of which the schedule may choose
+    another one at every evaluation; nothing of a request with one level depends on others.
+    previews: of each picture, spread evenly over its evaluations, none at the last. deadline:
+    seconds after its arrival, by which all pictures should be done; None if there is no hurry.
+    priority: of a higher one all goes first. tenant: whom fairness is between.
     """
 
     id: str
@@ -60,9 +74,25 @@ class Request:
     seed: int
     guidance: float
     num_images: int = 1
-    quality: int = 100
+    levels: tuple[Level, ...] = (Level("never"),)
     previews: int = 0
-    policy: str = "never"
+    deadline: float | None = None
+    priority: int = 0
+    tenant: str = "default"
+
+    @property
+    def max_quality(self) -> int:
+        return self.levels[0].quality
+
+    @property
+    def min_quality(self) -> int:
+        """What is promised."""
+        return self.levels[-1].quality
+
+    @property
+    def policy(self) -> str:
+        """What decides; of several levels the most exact one and the last."""
+        return " to ".join(dict.fromkeys((self.levels[0].policy, self.levels[-1].policy)))
 
     @property
     def guided(self) -> bool:
@@ -160,7 +190,8 @@ class DenoiseItem:
     `seed`. preview: the outcome shows what the solver takes the picture for after the last action.
     probes: names of what is measured at an evaluation that computes. keep: how many data
     predictions are kept to forecast from. tile: (height, width) in tokens of the tiles that actions
-    choose among; None where they never do, and nothing is kept for it then.
+    choose among; None where they never do, and nothing is kept for it then. level: of the sample,
+    that chose the actions.
     """
 
     sample: str
@@ -176,6 +207,7 @@ class DenoiseItem:
     probes: tuple[str, ...] = ()
     keep: int = 0
     tile: tuple[int, int] | None = None
+    level: int = 0
 
     @property
     def computes(self) -> bool:
@@ -251,10 +283,30 @@ class StepResult:
     rows: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How a picture fared. promised: the quality that it keeps at least. used: the lowest quality
+    of its levels. seconds: from its arrival. encode, denoise, decode: of the steps in which it took
+    part; all else it waited. deadline_met: None without one.
+    """
+
+    promised: int
+    used: int
+    seconds: float
+    encode: float
+    denoise: float
+    decode: float
+    deadline_met: bool | None
+
+    @property
+    def waited(self) -> float:
+        return max(self.seconds - self.encode - self.denoise - self.decode, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """News of a request: "progress" (of picture `index`), "preview", "picture", and at the end
-    "done" or "failed".
+    """News of a request: "admitted", "progress" (of picture `index`), "preview", "picture", and at
+    the end "done" or "failed".
 
     evaluation: evaluations done of num_evaluations; of them the model computed `computed` in full,
     and `cost` is how many full ones all that it computed is worth: of an evaluation, the share of
@@ -262,7 +314,9 @@ class Event:
     uint8 numpy array, of a preview too. warning: what was asked for and had no effect, of a
     picture. actions: what was done at each evaluation, of a picture; of progress and a preview, at
     those since the last progress. tiles: (rows, columns) of them, where the policy has tiles, and
-    then of a picture tile_counts: evaluations that computed each tile, row-major.
+    then of a picture tile_counts: evaluations that computed each tile, row-major. quality: of the
+    level of the last evaluation. report: of a picture. finish: of what is admitted, seconds until
+    its pictures should be there.
     """
 
     request: str
@@ -278,3 +332,6 @@ class Event:
     actions: tuple[Action, ...] = ()
     tiles: tuple[int, int] | None = None
     tile_counts: tuple[int, ...] = ()
+    quality: int = 100
+    report: Report | None = None
+    finish: float = 0.0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from musiva.engine.engine import Engine
 from musiva.engine.executor import InlineExecutor
+from musiva.engine.intake import LATENCIES, Intake
 from musiva.engine.loop import Executor, Observer, StepLoop
 from musiva.engine.pipeline import Defaults, Pipeline, load_pipeline, shipped_models
 from musiva.engine.predict import Predictor, load_denoiser
@@ -15,11 +16,13 @@ from musiva.engine.scheduler import Scheduler
 from musiva.engine.state import EngineState
 
 __all__ = [
+    "LATENCIES",
     "Defaults",
     "Engine",
     "EngineState",
     "Executor",
     "InlineExecutor",
+    "Intake",
     "LatentPreview",
     "Observer",
     "Pipeline",

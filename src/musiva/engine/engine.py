@@ -10,22 +10,23 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 from torch import Tensor
 
 from musiva.core.errors import Cancelled, ExecutionFailed, InvalidInput, Overloaded, Unavailable
-from musiva.core.pack import ROW_ALIGN
-from musiva.core.types import Event, Path, Request
+from musiva.core.types import Event, Request
 from musiva.engine.executor import STORE_BYTES, InlineExecutor
+from musiva.engine.intake import Intake
 from musiva.engine.loop import Observer, StepLoop
 from musiva.engine.pipeline import Pipeline, load_pipeline
 from musiva.engine.scheduler import Scheduler
+from musiva.engine.standing import Estimate, Standing
 from musiva.engine.stream import Stream
-from musiva.policy import POLICIES, Asks, Policy, PolicyClass, Trip, build_policy, policy_keeping
-from musiva.samplers import Schedule, build_schedule
+from musiva.policy import POLICIES, Policy, PolicyClass, Trip
 from musiva.store import Figures
 
 if TYPE_CHECKING:
@@ -35,20 +36,23 @@ __all__ = ["Engine"]
 
 log = logging.getLogger(__name__)
 Listener = Callable[[Event], None]
-MAX_SEED = 2**63 - 1
+T = TypeVar("T")
+# Most requests that are let in between two steps.
+TAKEN = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     request: Request
-    policy: Policy
+    policies: Sequence[Policy]
     trip: Trip
     rows: int
     latents: Sequence[Tensor] | None
     listener: Listener
+    arrived: float
 
 
-class Engine:
+class Engine(Intake):
     """Text to pictures. Thread-safe; pictures of all callers are computed in shared packs.
 
         with Engine.load("default") as engine:
@@ -60,25 +64,33 @@ class Engine:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
         """max_waiting: most requests at a time, running ones included; one more raises
-        Overloaded. policies: those that requests may name. store_bytes: budget of what gates and
-        tiles keep.
+        Overloaded. policies: those that requests may name. tenants: that they may be of; None for
+        any. store_bytes: budget of what gates and tiles keep.
         """
 
         scheduler: Scheduler.Config = field(default_factory=Scheduler.Config)
         max_waiting: int = 512
         policies: Mapping[str, PolicyClass] = field(default_factory=lambda: POLICIES)
+        tenants: Sequence[str] | None = None
         store_bytes: int = STORE_BYTES
 
     def __init__(
         self, pipeline: Pipeline, config: Config | None = None, *, observe: Observer | None = None
     ) -> None:
-        self.pipeline = pipeline
         self.config = config or self.Config()
+        scheduler = self.config.scheduler.build()
+        super().__init__(
+            pipeline,
+            tariff=scheduler.tariff,
+            policies=self.config.policies,
+            tenants=self.config.tenants,
+        )
         self._executor = InlineExecutor(pipeline, store_bytes=self.config.store_bytes)
-        self._loop = StepLoop(self._executor, self.config.scheduler.build(), observe)
+        self._loop = StepLoop(self._executor, scheduler, observe)
         self._wake = threading.Condition()
         self._inbox: deque[Submission] = deque()
         self._cancelled: set[str] = set()
+        self._questions: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._listeners: dict[str, Listener] = {}
         self._running: set[str] = set()
         self._closing = False
@@ -138,125 +150,21 @@ class Engine:
         if self._closing or self._broken:
             raise Unavailable(f"the engine is closed{f': {self._broken}' if self._broken else ''}")
 
-    def request(
-        self,
-        prompt: str,
-        *,
-        negative_prompt: str | None = None,
-        size: tuple[int, int] | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-        guidance: float | None = None,
-        num_images: int | None = None,
-        quality: int = 100,
-        sampler: str | None = None,
-        spacing: str | None = None,
-        shift: float | None = None,
-        previews: int = 0,
-        policy: str | None = None,
-        request_id: str | None = None,
-    ) -> Request:
-        """A checked request; None is the model's default, a random seed, one picture, no negative
-        prompt. quality: below 100, a PSNR against the dense run that 95 % of pictures keep
-        (`musiva.policy.floor_db`), as cheaply as the model's calibration knows how. previews: of
-        each picture, up to one per evaluation but the last; they change no picture. policy: what is
-        computed and what forecast, as `musiva.policy` names it; only at quality 100, since others
-        choose it.
-
-        Raises InvalidInput naming the first field that is not allowed, its value and what is.
-        """
-        defaults = self.pipeline.defaults
-        size = defaults.size if size is None else _size(size)
-        self.pipeline.check_size(size)
-        count = 1 if num_images is None else num_images
-        count = _whole("num_images", count, 1, defaults.max_images)
-        seed = (
-            int.from_bytes(os.urandom(4), "big")
-            if seed is None
-            else _whole("seed", seed, 0, MAX_SEED - (count - 1))
-        )
-        guidance = (
-            defaults.guidance if guidance is None else _number("guidance", guidance, 0.0, 100.0)
-        )
-        path = Path(
-            steps=defaults.steps if steps is None else _whole("steps", steps, 1, 1000),
-            sampler=sampler,
-            spacing=spacing,
-            shift=shift,
-        )
-        last = self._schedule(path).num_evaluations - 1
-        quality = _whole("quality", quality, 1, 100)
-        request = Request(
-            id=request_id or uuid.uuid4().hex,
-            prompt=self._checked_prompt("prompt", prompt),
-            negative_prompt=self._checked_prompt(
-                "negative_prompt", "" if negative_prompt is None else negative_prompt, empty=True
-            ),
-            size=size,
-            path=path,
-            seed=seed,
-            guidance=guidance,
-            num_images=count,
-            quality=quality,
-            previews=_whole("previews", previews, 0, last),
-            policy=self._chosen_policy(quality, policy, path),
-        )
-        self._check_policy(request)
-        return request
-
-    def num_evaluations(self, request: Request) -> int:
-        """Model evaluations that each picture of a request takes."""
-        return self._schedule(request.path).num_evaluations
-
-    def rows_of(self, request: Request) -> int:
-        """Packed rows of all branches of one picture of a request."""
-        branch_rows = -(-self.pipeline.num_tokens(request.size) // ROW_ALIGN) * ROW_ALIGN
-        return branch_rows * (2 if request.guided else 1)
-
-    def policy_of(self, request: Request) -> Policy:
-        """Raises InvalidInput for a policy that is not there."""
-        return build_policy(request.policy, self.config.policies)
-
-    def trip_of(self, request: Request) -> Trip:
-        """The path of each picture of a request, for its policy."""
-        calibration, tile = self.pipeline.calibration, Asks.of(self.policy_of(request)).tile
-        schedule = self._schedule(request.path)
-        trip = Trip.along(schedule, guided=request.guided, calibration=calibration)
-        return trip.tiled(self.pipeline.grid(request.size), tile)
-
-    def parameters(self, request: Request, index: int) -> dict[str, object]:
-        """What gives picture `index` of a request again: a body for `POST /v1/images/generations`,
-        as pictures carry it (`musiva.core.provenance`).
-        """
-        path = request.path
-        return {
-            "model": self.pipeline.name,
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "size": f"{request.size[0]}x{request.size[1]}",
-            "steps": path.steps,
-            "seed": request.seed + index,
-            "guidance_scale": request.guidance,
-            "quality": request.quality,
-            "sampler": path.sampler or self.pipeline.noise.default_sampler(),
-            "spacing": path.spacing,
-            "shift": path.shift,
-            # A lower quality chooses the policy, again.
-            "policy": request.policy if request.quality == 100 else None,
-        }
-
     def submit(
         self, request: Request, listener: Listener, *, latents: Sequence[Tensor] | None = None
     ) -> None:
         """Queue a request. `listener` is called in the engine's thread with each of its events; it
-        must be quick and not raise. Raises Overloaded, Unavailable, or InvalidInput for latents
-        that do not fit.
+        must be quick and not raise. The first one is "admitted", or "failed" with Overloaded where
+        a deadline cannot be kept. Raises Overloaded, Unavailable, or InvalidInput for latents that
+        do not fit.
         """
         if latents is not None:
             self._check_latents(request, latents)
         # Here and not in the engine's thread, which whatever a user's class raises would stop.
-        policy, trip = self.policy_of(request), self.trip_of(request)
-        submission = Submission(request, policy, trip, self.rows_of(request), latents, listener)
+        policies, trip = self.policies_of(request), self.trip_of(request)
+        submission = Submission(
+            request, policies, trip, self.rows_of(request), latents, listener, self._loop.clock()
+        )
         with self._wake:
             self.check()
             if len(self._listeners) >= self.config.max_waiting:
@@ -277,6 +185,25 @@ class Engine:
             if request_id in self._listeners:
                 self._cancelled.add(request_id)
                 self._wake.notify()
+
+    def standing(self) -> Standing:
+        """How it stands: what waits, and what became of the pictures of the last minute. Waits for
+        the current step. Raises Unavailable.
+        """
+        return self._asked(lambda: self._loop.standing())
+
+    def estimates(self, request: Request) -> list[Estimate]:
+        """What a request would get that came now, with each of its levels as its floor, the most
+        exact first. Waits for the current step. Raises Unavailable.
+        """
+        policies, trip, rows = (
+            self.policies_of(request),
+            self.trip_of(request),
+            self.rows_of(request),
+        )
+        return self._asked(
+            lambda: self._loop.estimates(request, policies=policies, trip=trip, rows=rows)
+        )
 
     @property
     def num_waiting(self) -> int:
@@ -352,51 +279,6 @@ class Engine:
                 stream.close()
         return pictures
 
-    def _schedule(self, path: Path) -> Schedule:
-        return build_schedule(
-            self.pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
-        )
-
-    def _chosen_policy(self, quality: int, policy: str | None, path: Path) -> str:
-        if quality == 100:
-            return "never" if policy is None else policy
-        if policy is not None:
-            allowed = "none beside a quality below 100, which chooses what is computed"
-            raise InvalidInput("policy", policy, allowed)
-        calibration = self.pipeline.calibration
-        if calibration is None:
-            allowed = "100: the model has no calibration; `musiva calibrate` makes it"
-            raise InvalidInput("quality", quality, allowed)
-        return policy_keeping(quality, calibration, path.steps)
-
-    def _check_policy(self, request: Request) -> None:
-        """Raises InvalidInput for a policy that is not there, or that this request is not for."""
-        policy, trip = self.policy_of(request), self.trip_of(request)
-        try:
-            policy.begin(trip)
-        except InvalidInput as error:
-            raise InvalidInput("policy", request.policy, error.allowed) from error
-        except (Exception, SystemExit) as error:
-            # Told when the request is admitted, like all that a policy does wrong.
-            log.debug("policy %s cannot begin: %r", request.policy, error)
-
-    def _checked_prompt(self, field: str, prompt: object, *, empty: bool = False) -> str:
-        if not isinstance(prompt, str) or (not empty and not prompt.strip()):
-            raise InvalidInput(field, prompt, "a text that is not empty")
-        try:
-            self.pipeline.text.tokenize(prompt)
-        except InvalidInput as error:
-            raise InvalidInput(field, prompt, error.allowed) from error
-        return prompt
-
-    def _check_latents(self, request: Request, latents: Sequence[Tensor]) -> None:
-        shape = self.pipeline.latent_shape(request.size)
-        for i, latent in enumerate(latents):
-            if tuple(latent.shape) != shape:
-                raise InvalidInput(f"latents[{i}]", tuple(latent.shape), f"a tensor {list(shape)}")
-        if len(latents) != request.num_images:
-            raise InvalidInput("latents", len(latents), f"{request.num_images}, one per picture")
-
     def _work(self) -> None:
         """The engine's thread: take what came in, run one step, tell the news."""
         try:
@@ -412,6 +294,9 @@ class Engine:
         with self._wake:
             self._closing = True
             left = list(self._listeners)
+            for _, answer in self._questions:
+                answer.set_exception(Unavailable("the engine is closed"))
+            self._questions.clear()
         for request_id in left:
             reason = (
                 Unavailable(f"the engine stopped: {self._broken}")
@@ -420,27 +305,49 @@ class Engine:
             )
             self._tell(Event(request_id, "failed", error=reason))
 
-    def _take_in(self) -> bool:
-        """Move submissions and cancellations into the loop; False when the engine is closing."""
+    def _asked(self, question: Callable[[], T]) -> T:
+        """The answer of the engine's thread, between two steps."""
+        answer: Future[T] = Future()
         with self._wake:
-            arrived, cancelled = list(self._inbox), set(self._cancelled)
-            self._inbox.clear()
+            self.check()
+            self._questions.append((question, answer))
+            self._wake.notify()
+        return answer.result()
+
+    def _take_in(self) -> bool:
+        """Move submissions and cancellations into the loop, and answer questions; False when the
+        engine is closing.
+        """
+        with self._wake:
+            cancelled, questions = set(self._cancelled), list(self._questions)
+            waiting = [s for s in self._inbox if s.request.id not in cancelled]
+            # A flood must not hold up the next step.
+            arrived = waiting[:TAKEN]
+            self._inbox = deque(waiting[TAKEN:])
             self._cancelled.clear()
+            self._questions.clear()
             if self._closing:
+                self._questions.extend(questions)
                 return False
-        for s in arrived:
-            if s.request.id in cancelled:
-                continue
+        for question, answer in questions:
             try:
-                self._loop.submit(
+                answer.set_result(question())
+            except Exception as error:
+                answer.set_exception(error)
+        for s in arrived:
+            try:
+                admitted = self._loop.submit(
                     s.request,
-                    policy=s.policy,
+                    policies=s.policies,
                     trip=s.trip,
                     rows=s.rows,
                     latents=s.latents,
+                    arrived=s.arrived,
                 )
-            except ExecutionFailed as error:
+            except (ExecutionFailed, Overloaded) as error:
                 self._tell(Event(s.request.id, "failed", error=error))
+            else:
+                self._tell(admitted)
         for request_id in cancelled:
             self._loop.cancel(request_id)
             self._tell(
@@ -450,7 +357,9 @@ class Engine:
 
     def _sleep(self) -> None:
         with self._wake:
-            self._wake.wait_for(lambda: self._inbox or self._cancelled or self._closing)
+            self._wake.wait_for(
+                lambda: self._inbox or self._cancelled or self._questions or self._closing
+            )
 
     def _tell(self, event: Event) -> None:
         with self._wake:
@@ -459,7 +368,7 @@ class Engine:
             listener = take(event.request, None)
             if ended:
                 self._running.discard(event.request)
-            elif listener is not None:
+            elif listener is not None and event.kind != "admitted":
                 self._running.add(event.request)
         if listener is None:
             return
@@ -468,27 +377,3 @@ class Engine:
         except Exception:
             # A listener is the caller's code; one that fails must not stop the pictures of others.
             log.exception("request %s: its listener failed on %r", event.request, event.kind)
-
-
-def _whole(field: str, value: object, low: int, high: int | None = None) -> int:
-    allowed = f"a whole number from {low}" + (f" to {high}" if high is not None else "")
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or value < low
-        or (high is not None and value > high)
-    ):
-        raise InvalidInput(field, value, allowed)
-    return value
-
-
-def _size(value: object) -> tuple[int, int]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise InvalidInput("size", value, "(width, height) in pixels")
-    return _whole("size", value[0], 1), _whole("size", value[1], 1)
-
-
-def _number(field: str, value: object, low: float, high: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidInput(field, value, f"a number from {low:g} to {high:g}")
-    return float(value)

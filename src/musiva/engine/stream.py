@@ -25,7 +25,7 @@ class Stream:
         self._engine, self._request = engine, request
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ended = False
-        engine.submit(request, self._events.put, latents=latents)
+        engine.submit(request, self._listen, latents=latents)
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -43,6 +43,11 @@ class Stream:
         if event.error is not None:
             raise event.error
         return event
+
+    def _listen(self, event: Event) -> None:
+        # That it is admitted is news for those who answer for it, not for those who wait.
+        if event.kind != "admitted":
+            self._events.put(event)
 
     def close(self) -> None:
         if not self._ended:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["Gate", "Report", "append_result", "environment"]
+__all__ = ["Gate", "Report", "append_result", "environment", "source_tree"]
 
 PACKAGES = ("musiva", "torch", "numpy", "diffusers", "transformers")
 Row = Mapping[str, object]
@@ -105,13 +105,24 @@ def append_result(report: Mapping[str, object], directory: Path) -> Path:
     return path
 
 
+def source_tree() -> str | None:
+    """Git's name of the package's files as they were committed last: commits that change others
+    leave it.
+    """
+    return _revision("HEAD:src/musiva")
+
+
 def _commit() -> str | None:
+    return _revision("HEAD")
+
+
+def _revision(of: str) -> str | None:
     root = checkout()
     if root is None:
         return None
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
+            ["git", "rev-parse", of],
             cwd=root,
             capture_output=True,
             text=True,

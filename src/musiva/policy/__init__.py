@@ -10,6 +10,7 @@
 | `tea_cache`   | those until which the first block's input has changed; else all blocks are held |
 | `ras`         | all at some, else the tiles that matter; the others are held |
 | `refine`      | as `interval`, and half way the tiles that were forecast worst |
+| `marked`      | those that a number marks: what load has chosen once, again |
 
 A policy of your own is a class like those, in a file of yours: `FILE.py:CLASS`.
 """
@@ -32,8 +33,9 @@ from musiva.policy.first_block import FirstBlock
 from musiva.policy.forecast import Anchors, polynomial_weights
 from musiva.policy.interval import Interval
 from musiva.policy.kriging import Kriging, shape_of_correction, shape_of_surprise
+from musiva.policy.marked import Marked, marked_as
 from musiva.policy.never import Never
-from musiva.policy.quality import floor_db, policy_keeping, promising
+from musiva.policy.quality import floor_db, levels_between, promising, quality_of
 from musiva.policy.ras import Ras
 from musiva.policy.refine import Refine
 from musiva.policy.tea_cache import TeaCache
@@ -54,6 +56,7 @@ __all__ = [
     "FirstBlock",
     "Interval",
     "Kriging",
+    "Marked",
     "Measured",
     "Never",
     "Policy",
@@ -66,10 +69,12 @@ __all__ = [
     "bands_of",
     "build_policy",
     "floor_db",
+    "levels_between",
     "load_policy_class",
-    "policy_keeping",
+    "marked_as",
     "polynomial_weights",
     "promising",
+    "quality_of",
     "shape_of_correction",
     "shape_of_surprise",
     "with_own",

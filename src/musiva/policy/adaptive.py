@@ -9,8 +9,9 @@ get shorter gaps, the others longer ones.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from musiva.core.errors import InvalidInput
 from musiva.core.types import COMPUTE, Action
@@ -21,16 +22,22 @@ __all__ = ["Adaptive"]
 
 HELD = Action(compute=False, order=1, calibrated=True)
 FIRST = Action(coarse=True)
+# More than there are evaluations of any path.
+MOST_GAPS = 1e6
+# Of an evaluation whose unconditional branch is on a quarter of the tokens.
+COARSE_SHARE = 0.625
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """computed: evaluations so far. following: the one that computes next; that of the end is one
-    past the last. surprise: mean logarithm of how wrong forecasts were over what is usual.
+    """computed: evaluations so far. last: the one that was computed last, -1 before any. surprise:
+    mean logarithm of how wrong forecasts were over what is usual.
+
+    Nothing in it depends on the tolerance, which may be another one at every evaluation.
     """
 
-    computed: int
-    following: int
+    computed: int = 0
+    last: int = -1
     surprise: float = 0.0
 
 
@@ -59,7 +66,7 @@ class Adaptive:
         if not trip.calibrated:
             allowed = "another one: the model has no calibration; `musiva calibrate` makes it"
             raise InvalidInput("policy", "adaptive", allowed)
-        return Progress(computed=0, following=0)
+        return Progress()
 
     def observe(
         self,
@@ -73,30 +80,45 @@ class Adaptive:
         if measured.get("surprise", 0.0) > 0.0:
             # The mean over all forecasts that were checked; the first value has none.
             surprise += (math.log(measured["surprise"]) - surprise) / memory.computed
-        progress = Progress(computed, evaluation, surprise)
-        return replace(progress, following=self.after(trip, evaluation, progress))
+        return Progress(computed, evaluation, surprise)
 
-    def act(self, trip: Trip, memory: Progress, evaluation: int) -> Action:
-        if evaluation < memory.following:
+    def act(self, trip: Trip, memory: Progress, evaluation: int, longer: float = 1.0) -> Action:
+        if memory.computed and evaluation < self.following(trip, memory, longer):
             return HELD
         # No tolerance at all is the dense run.
         coarse = evaluation == 0 and trip.coarse and self.tolerance > 0.0
         return FIRST if coarse else COMPUTE
 
-    def after(self, trip: Trip, evaluation: int, progress: Progress, longer: float = 1.0) -> int:
-        """The evaluation that computes next. What is left of the path goes into equal gaps, which
-        may be `longer` times as long as else.
+    def left(self, trip: Trip, memory: Progress) -> float:
+        """Evaluations that are still to be computed, if the picture goes on to surprise as it did;
+        a first one with a coarser branch is one less what that saves.
         """
-        gain = self.gain + (self.caution if progress.surprise > 0.0 else 0.0)
-        usual = self.tolerance * math.exp(-gain * progress.surprise)
-        gap = min(usual * longer, self.max_gap)
-        if gap <= 0.0:
-            return evaluation + 1
-        here = trip.times[evaluation]
-        left = 1.0 - here
-        gaps = max(round(left / gap), math.ceil(left / self.max_gap - 1e-9), 1)
-        there = here + left / gaps
+        if memory.computed:
+            gaps = self._gaps(memory, 1.0 - trip.times[memory.last])
+            return min(gaps - 1, trip.num_evaluations - 1 - memory.last)
+        first = COARSE_SHARE if trip.coarse and self.tolerance > 0.0 else 1.0
+        return first + min(self._gaps(memory, 1.0) - 1, trip.num_evaluations - 1)
+
+    def following(self, trip: Trip, progress: Progress, longer: float = 1.0) -> int:
+        """The evaluation that computes next; that of the end is one past the last. What is left of
+        the path goes into equal gaps, which may be `longer` times as long as else.
+        """
+        here, total = trip.times[progress.last], trip.num_evaluations
+        gaps = self._gaps(progress, 1.0 - here, longer)
         if gaps == 1:
-            return trip.num_evaluations
-        later = range(evaluation + 1, trip.num_evaluations)
-        return min(later, key=lambda i: abs(trip.times[i] - there), default=trip.num_evaluations)
+            return total
+        there, least = here + (1.0 - here) / gaps, progress.last + 1
+        above = bisect_left(trip.times, there, least)
+        if above == total or (
+            above > least and there - trip.times[above - 1] <= trip.times[above] - there
+        ):
+            above -= 1
+        return max(above, least)
+
+    def _gaps(self, progress: Progress, left: float, longer: float = 1.0) -> float:
+        """How many gaps a part of the path takes; infinitely many without a tolerance."""
+        gain = self.gain + (self.caution if progress.surprise > 0.0 else 0.0)
+        gap = min(self.tolerance * math.exp(-gain * progress.surprise) * longer, self.max_gap)
+        if left > gap * MOST_GAPS:
+            return math.inf
+        return max(round(left / gap), math.ceil(left / self.max_gap - 1e-9), 1)

@@ -31,11 +31,13 @@ SHARES = (0.0625, 0.125, 0.25, 0.375, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """progress: as of `adaptive`. middle: the evaluation that computes `tiles` only, if one of the
-    gap does. refined: the tiles that were computed in the middle of the last gap.
+    """progress: as of `adaptive`. longer: than its gap is this one. middle: the evaluation that
+    computes `tiles` only, if one of the gap does. refined: the tiles that were computed in the
+    middle of the last gap.
     """
 
     progress: Progress
+    longer: float = 1.0
     middle: int | None = None
     tiles: Choice = ()
     refined: Choice = field(default=())
@@ -93,16 +95,15 @@ class AdaptiveTiles:
         tiles, longer = self._choose(squares, trip.tile_tokens)
         if not tiles:
             return Plan(progress)
-        following = whole.after(trip, evaluation, progress, longer)
-        middle = (evaluation + following) // 2
+        middle = (evaluation + whole.following(trip, progress, longer)) // 2
         if middle == evaluation:
             return Plan(progress)
-        return Plan(replace(progress, following=following), middle, tiles)
+        return Plan(progress, longer, middle, tiles)
 
     def act(self, trip: Trip, memory: Plan, evaluation: int) -> Action:
         if evaluation == memory.middle:
             return replace(HELD, compute=True, tiles=memory.tiles)
-        return self._whole.act(trip, memory.progress, evaluation)
+        return self._whole.act(trip, memory.progress, evaluation, memory.longer)
 
     def _choose(self, squares: Sequence[float], tokens: Sequence[int]) -> tuple[Choice, float]:
         """The tiles that a middle evaluation should compute, none where it does not pay; and by how

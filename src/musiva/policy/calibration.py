@@ -120,10 +120,15 @@ class Calibration:
         """The largest tolerance that keeps 95 % of pictures at or above a PSNR in dB, by what was
         measured at the number of steps nearest to `steps`; None if none does.
         """
+        kept = (row.tolerance for row in self.rows(steps) if row.psnr_low >= floor)
+        return max(kept, default=None)
+
+    def rows(self, steps: int) -> list[Measured]:
+        """Of the table, those at the number of steps nearest to `steps`, most exact first."""
         measured = {row.steps for row in self.table}
         nearest = min(measured, key=lambda n: abs(math.log(n / steps)), default=steps)
-        rows = [row for row in self.table if row.steps == nearest and row.psnr_low >= floor]
-        return max((row.tolerance for row in rows), default=None)
+        found = [row for row in self.table if row.steps == nearest]
+        return sorted(found, key=lambda row: row.tolerance)
 
     def time(self, place: float) -> float:
         """How far along the path a place is, from 0 to 1, in evaluations of the measured runs."""

@@ -17,6 +17,7 @@ from musiva.policy.adaptive_tiles import AdaptiveTiles
 from musiva.policy.base import Asks, Policy
 from musiva.policy.first_block import FirstBlock
 from musiva.policy.interval import Interval
+from musiva.policy.marked import Marked
 from musiva.policy.never import Never
 from musiva.policy.ras import Ras
 from musiva.policy.refine import Refine
@@ -35,6 +36,7 @@ POLICIES: Mapping[str, PolicyClass] = MappingProxyType(
         "tea_cache": TeaCache,
         "ras": Ras,
         "refine": Refine,
+        "marked": Marked,
     }
 )
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from musiva.core.types import Level
 from musiva.policy.calibration import Calibration
 
-__all__ = ["floor_db", "policy_keeping", "promising"]
+__all__ = ["floor_db", "levels_between", "promising", "quality_of"]
 
 # Linear between these; 100 is the dense run itself.
 QUALITIES = (1, 50, 60, 70, 80, 90, 99)
@@ -22,10 +23,28 @@ def floor_db(quality: int) -> float:
     return float(np.interp(quality, QUALITIES, FLOORS_DB))
 
 
-def policy_keeping(quality: int, calibration: Calibration, steps: int) -> str:
-    """The cheapest that keeps a quality from 1 to 99, in that many steps, by what was measured."""
-    tolerance = calibration.tolerance(floor_db(quality), steps)
-    return "never" if tolerance is None else promising(tolerance)
+def quality_of(decibels: float) -> int:
+    """The highest quality, from 1 to 99, whose floor is no higher than that PSNR."""
+    return max(int(np.interp(decibels, FLOORS_DB, QUALITIES) + 1e-9), 1)
+
+
+def levels_between(low: int, high: int, calibration: Calibration, steps: int) -> tuple[Level, ...]:
+    """The policies that keep qualities between two, the most exact first: the last is the cheapest
+    that keeps `low`, from 1 to 99, in that many steps, by what was measured. The dense run keeps
+    what nothing else does.
+    """
+    floor = calibration.tolerance(floor_db(low), steps)
+    if floor is None:
+        return (Level("never", low),)
+    ceiling = 0.0 if high == 100 else calibration.tolerance(floor_db(high), steps) or 0.0
+    if low == high or ceiling == floor:
+        return (Level(promising(floor), low),)
+    between = [
+        Level(promising(row.tolerance), min(max(quality_of(row.psnr_low), low), high))
+        for row in calibration.rows(steps)
+        if ceiling < row.tolerance < floor
+    ]
+    return (Level(promising(ceiling), high), *between, Level(promising(floor), low))
 
 
 def promising(tolerance: float) -> str:

@@ -8,7 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "BACKGROUND",
+    "ActiveTiles",
+    "Answer",
     "Completed",
+    "Count",
+    "Elapsed",
     "ErrorAnswer",
     "ErrorDetail",
     "ErrorEvent",
@@ -19,9 +23,16 @@ __all__ = [
     "LinkedPicture",
     "Model",
     "ModelList",
+    "Number",
     "PartialImage",
+    "Predicted",
     "Progress",
+    "Progressed",
     "Quality",
+    "RefusedDetail",
+    "Seconds",
+    "Size",
+    "Tiles",
     "Timing",
     "Tokens",
     "Usage",
@@ -49,6 +60,14 @@ ActiveTiles = Annotated[
 ]
 Seed = Annotated[int, Field(ge=0, description="that makes this picture alone")]
 Policy = Annotated[str, Field(description="what chose which evaluations are computed")]
+Number = Annotated[int, Field(ge=1, le=100, description="1 to 100; 100 is the dense run")]
+Elapsed = Annotated[float, Field(ge=0)]
+Predicted = Annotated[
+    Elapsed | None,
+    Field(
+        description="seconds from its admission to its last picture, if all keep to their floors"
+    ),
+]
 Size = Annotated[str, Field(pattern="^[0-9]+x[0-9]+$", description="WIDTHxHEIGHT in pixels")]
 
 
@@ -82,14 +101,30 @@ class Timing(Answer):
     seconds: Annotated[float, Field(ge=0, description="since the request came")]
 
 
+class Seconds(Answer):
+    """Of a picture, from its admission. encode, denoise, decode: of the steps in which it took
+    part, beside others; queue: all else.
+    """
+
+    queue: Elapsed
+    encode: Elapsed
+    denoise: Elapsed
+    decode: Elapsed
+    total: Elapsed
+
+
 class Spent(Answer):
-    """What was computed of a picture."""
+    """What was computed of a picture, and how it fared."""
 
     computed: Computed
     cost: Cost
     share: Share
     tiles: Tiles
     tile_counts: TileCounts
+    quality_promised: Annotated[Number, Field(description="that it keeps at least")]
+    quality_used: Annotated[Number, Field(description="the lowest that was used")]
+    deadline_met: Annotated[bool | None, Field(description="null without a deadline")]
+    seconds: Seconds
 
 
 class InlinePicture(Spent):
@@ -157,10 +192,9 @@ class Completed(Spent):
     warnings: Annotated[list[str], Field(description="fields that had no effect")]
 
 
-class Progress(Answer):
-    """Sent when `progress` is true."""
+class Progressed(Answer):
+    """How far a picture is."""
 
-    type: Literal["image_generation.progress"] = "image_generation.progress"
     index: Annotated[Count, Field(description="which picture of n")]
     evaluation: Annotated[Count, Field(description="model evaluations done")]
     num_evaluations: Annotated[int, Field(ge=1)]
@@ -169,9 +203,17 @@ class Progress(Answer):
     share: Share = 0.0
     tiles: Tiles = None
     active_tiles: ActiveTiles = None
+    quality: Annotated[Number | None, Field(description="in use; null until it runs")] = None
+
+
+class Progress(Progressed):
+    """Sent when `progress` is true. predicted_seconds: told once, by the first one."""
+
+    type: Literal["image_generation.progress"] = "image_generation.progress"
     waiting: Annotated[
         Count | None, Field(description="requests before it in the queue; null once it runs")
     ] = None
+    predicted_seconds: Predicted = None
 
 
 class ErrorDetail(Answer):
@@ -181,8 +223,17 @@ class ErrorDetail(Answer):
     code: str
 
 
+class RefusedDetail(ErrorDetail):
+    """Of a 429 of which more is known than that the queue is full."""
+
+    predicted_seconds: Annotated[
+        float, Field(ge=0, description="until the pictures would have been there")
+    ]
+    retry_seconds: Annotated[float, Field(ge=0, description="after which it should be possible")]
+
+
 class ErrorAnswer(Answer):
-    error: ErrorDetail
+    error: ErrorDetail | RefusedDetail
 
 
 class ErrorEvent(Answer):
@@ -216,6 +267,7 @@ class Model(Answer):
     shift: Annotated[float | None, Field(description="null where there is none")]
     policies: Annotated[list[str], Field(description="names that a policy may begin with")]
     calibrated: Annotated[bool, Field(description="qualities below 100 may be asked for")]
+    latencies: Annotated[list[str], Field(description="names that stand for a deadline")]
 
 
 class ModelList(Answer):

@@ -1,4 +1,4 @@
-"""The HTTP API: OpenAI's image generation, models, files, health, metrics, and the studio."""
+"""The HTTP API: OpenAI's image generation, jobs, models, files, health, metrics, and the studio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from musiva.engine import Engine
 from musiva.server.answers import Health, Model, ModelList
 from musiva.server.config import AppConfig
 from musiva.server.errors import ApiError, add_error_handlers
-from musiva.server.generations import ImagesApi, skip_body
+from musiva.server.generations import generate
+from musiva.server.job_answers import EstimatesAnswer
+from musiva.server.jobs_api import JobsApi
 from musiva.server.middleware import (
     REQUEST_ID,
     AnswerUnforeseen,
@@ -27,41 +29,54 @@ from musiva.server.middleware import (
 )
 from musiva.server.models import describe_model
 from musiva.server.openapi import openapi_document
+from musiva.server.reading import skip_body
+from musiva.server.shared import Shared
+from musiva.server.standing import estimates, standing
+from musiva.server.tenants import Access
 from musiva.telemetry import Metrics
 
 __all__ = ["create_app"]
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
-# Of a request that is refused whatever it holds: so much is read, so that its sender sees why.
-MAX_REFUSED_BYTES = 64 << 20
+# How long figures for Prometheus wait for the step that the engine is at.
+STANDING_SECONDS = 1.0
 
 
-def create_app(engine: Engine, *, metrics: Metrics, config: AppConfig | None = None) -> FastAPI:
+def create_app(
+    engine: Engine,
+    *,
+    metrics: Metrics,
+    config: AppConfig | None = None,
+    clock: Callable[[], float] = time.time,
+) -> FastAPI:
     """The API over an engine, which stays the caller's to close.
 
     metrics: what the engine observes into, `Engine(pipeline, observe=metrics.observe)`; one per
-    app. Setting the asyncio event `app.state.stopping` ends running requests with 503, and streams
-    with an error event.
+    app. clock: seconds since 1970. Setting the asyncio event `app.state.stopping` ends running
+    requests and jobs with 503, and streams with an error event.
     """
     config = config or AppConfig()
-    api = ImagesApi(engine, metrics, config)
+    shared = Shared(engine, metrics, config, clock)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        api.pool.shutdown(wait=False, cancel_futures=True)
+        shared.close()
 
     app = FastAPI(title="Musiva", openapi_url=None, lifespan=lifespan)
-    app.state.stopping = api.stopping
-    add_error_handlers(app)
-    _add_middleware(app, metrics, config)
+    app.state.stopping = shared.stopping
+    add_error_handlers(app, metrics)
+    _add_middleware(app, metrics, config, shared.access)
     metrics.watch_waiting(lambda: engine.num_waiting)
     metrics.watch_store(lambda: engine.store_figures)
-    model = describe_model(engine, created=int(time.time()))
-    _add_images(app, api)
+    metrics.watch_standing(lambda: shared.questions.latest(STANDING_SECONDS))
+    model = describe_model(engine, created=int(clock()))
+    _add_images(app, shared)
+    _add_jobs(app, JobsApi(shared))
+    _add_standing(app, shared)
     _add_models(app, model)
-    _add_service(app, api, metrics)
-    document = openapi_document(model, keyed=config.api_key is not None)
+    _add_service(app, shared)
+    document = openapi_document(model, keyed=shared.access.asks_for_a_key)
     _get(app, "/openapi.json")(lambda: document)
     app.router.routes.extend(studio.routes())
     return app
@@ -72,10 +87,10 @@ def _get(app: FastAPI, path: str) -> Callable[[Handler], Handler]:
     return app.api_route(path, methods=["GET", "HEAD"])
 
 
-def _add_middleware(app: FastAPI, metrics: Metrics, config: AppConfig) -> None:
+def _add_middleware(app: FastAPI, metrics: Metrics, config: AppConfig, access: Access) -> None:
     """The last one added stands outside of the others."""
-    if config.api_key is not None:
-        app.add_middleware(RequireKey, key=config.api_key)
+    if access.asks_for_a_key:
+        app.add_middleware(RequireKey, access=access)
     app.add_middleware(AnswerUnforeseen)
     if config.cors_origins:
         app.add_middleware(
@@ -83,26 +98,28 @@ def _add_middleware(app: FastAPI, metrics: Metrics, config: AppConfig) -> None:
             allow_origins=config.cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=("Retry-After", REQUEST_ID),
+            expose_headers=("Retry-After", "Location", "Idempotent-Replayed", REQUEST_ID),
         )
     app.add_middleware(NameRequests)
     app.add_middleware(CountRequests, metrics=metrics)
 
 
-def _add_images(app: FastAPI, api: ImagesApi) -> None:
-    app.post("/v1/images/generations")(api.generate)
+def _add_images(app: FastAPI, shared: Shared) -> None:
+    @app.post("/v1/images/generations")
+    async def images(http: Request) -> Response:
+        return await generate(shared, http)
 
     @app.post("/v1/images/edits")
     @app.post("/v1/images/variations")
     async def not_here(http: Request) -> Response:
-        await skip_body(http, MAX_REFUSED_BYTES, api.config.body_seconds)
-        name = api.engine.pipeline.name
+        await skip_body(http, shared.config.body_seconds)
+        name = shared.engine.pipeline.name
         message = f"{http.url.path}: not supported by this model, {name!r}, which makes pictures"
         raise ApiError(400, f"{message} from a prompt: /v1/images/generations", code="unsupported")
 
     @_get(app, "/files/{name}")
     async def file(name: str) -> Response:
-        stored = api.files.get(name)
+        stored = shared.files.get(name)
         if stored is None:
             raise HTTPException(404, "no such file, or no longer")
         return Response(
@@ -110,6 +127,42 @@ def _add_images(app: FastAPI, api: ImagesApi) -> None:
             media_type=stored.media_type,
             headers={"Cache-Control": "private, max-age=3600, immutable"},
         )
+
+
+def _add_jobs(app: FastAPI, jobs: JobsApi) -> None:
+    @app.post("/v1/jobs")
+    async def create_job(http: Request) -> Response:
+        return await jobs.create(http)
+
+    @_get(app, "/v1/jobs")
+    async def list_jobs(http: Request) -> Response:
+        return await jobs.page(http)
+
+    @_get(app, "/v1/jobs/{job}")
+    async def one_job(http: Request, job: str) -> Response:
+        return await jobs.get(http, job)
+
+    @_get(app, "/v1/jobs/{job}/result")
+    async def job_result(http: Request, job: str) -> Response:
+        return await jobs.result(http, job)
+
+    @app.post("/v1/jobs/{job}/cancel")
+    async def cancel_job(http: Request, job: str) -> Response:
+        return await jobs.cancel(http, job)
+
+    @_get(app, "/v1/jobs/{job}/events")
+    async def job_events(http: Request, job: str) -> Response:
+        return await jobs.events(http, job)
+
+
+def _add_standing(app: FastAPI, shared: Shared) -> None:
+    @_get(app, "/v1/standing")
+    async def how_it_stands() -> Response:
+        return await standing(shared)
+
+    @app.post("/v1/estimates")
+    async def what_it_would_get(http: Request) -> EstimatesAnswer:
+        return await estimates(shared, http)
 
 
 def _add_models(app: FastAPI, model: Model) -> None:
@@ -127,8 +180,8 @@ def _add_models(app: FastAPI, model: Model) -> None:
         return model
 
 
-def _add_service(app: FastAPI, api: ImagesApi, metrics: Metrics) -> None:
-    engine, instance = api.engine, uuid.uuid4().hex
+def _add_service(app: FastAPI, shared: Shared) -> None:
+    engine, metrics, instance = shared.engine, shared.metrics, uuid.uuid4().hex
 
     @_get(app, "/healthz")
     async def health() -> JSONResponse:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musiva.server.errors import ApiError, refusal_of, to_response
+from musiva.server.tenants import Access
 from musiva.telemetry import Metrics
 
 __all__ = ["REQUEST_ID", "AnswerUnforeseen", "CountRequests", "NameRequests", "RequireKey"]
@@ -100,11 +100,13 @@ class CountRequests:
 
 
 class RequireKey:
-    """Answers 401 under /v1 unless the key comes as `Authorization: Bearer KEY`."""
+    """Answers 401 under /v1 unless a key comes as `Authorization: Bearer KEY`; whose it is becomes
+    `request.state.holder`.
+    """
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app
-        self._key = key.encode()
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
@@ -115,8 +117,9 @@ class RequireKey:
             message = "no API key; send the header Authorization: Bearer KEY"
         else:
             scheme, _, key = given.partition(" ")
-            known = secrets.compare_digest(key.strip().encode("latin-1"), self._key)
-            if scheme.lower() == "bearer" and known:
+            holder = self._access.holder(key.strip())
+            if scheme.lower() == "bearer" and holder is not None:
+                scope["state"]["holder"] = holder
                 await self.app(scope, receive, send)
                 return
             message = "incorrect API key"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from musiva.engine import Engine, Pipeline
+from musiva.engine import LATENCIES, Engine, Pipeline
 from musiva.samplers import SAMPLERS
 from musiva.server.answers import Model
-from musiva.server.images import MAX_GUIDANCE, MAX_PARTIAL_IMAGES, MAX_STEPS
+from musiva.server.bodies import MAX_GUIDANCE, MAX_PARTIAL_IMAGES, MAX_STEPS
 
 __all__ = ["describe_model", "suggested_sizes"]
 
@@ -43,6 +43,7 @@ def describe_model(engine: Engine, *, created: int) -> Model:
         shift=noise.shift if noise.prediction == "flow" else None,
         policies=list(engine.config.policies),
         calibrated=engine.pipeline.calibration is not None,
+        latencies=list(LATENCIES),
     )
 
 

@@ -22,38 +22,61 @@ from musiva.server.answers import (
     PartialImage,
     Progress,
 )
-from musiva.server.images import ImagesBody
+from musiva.server.bodies import ImagesBody, JobBody
+from musiva.server.job_answers import (
+    STATUSES,
+    EstimatesAnswer,
+    Job,
+    JobCancelled,
+    JobCompleted,
+    JobFailed,
+    JobList,
+    JobPreview,
+    JobProgress,
+    JobStatus,
+    StandingAnswer,
+)
+from musiva.server.openapi_parts import (
+    HEADERS,
+    Json,
+    answer,
+    body,
+    error,
+    in_path,
+    in_query,
+    ref,
+    whole,
+)
 
 __all__ = ["openapi_document"]
 
-Json = dict[str, object]
-ANSWERS = (
-    *(ImagesAnswer, PartialImage, Completed, Progress, ErrorEvent, ErrorAnswer),
-    *(Model, ModelList, Health),
-)
+BODIES = (ImagesBody, JobBody)
 EVENTS = (PartialImage, Completed, Progress, ErrorEvent)
-ERRORS = {
-    400: "a value is not allowed; `param` names it",
-    401: "no API key, or a wrong one",
-    404: "no such model or path",
-    408: "the body did not come in time",
-    413: "the body is too long",
-    415: "the body is not sent as application/json",
-    429: "too many requests; Retry-After says when to come back",
-    500: "the request failed while it ran",
-    503: "the server is shutting down, or its engine has stopped",
-}
+JOB_EVENTS = (JobStatus, JobProgress, JobPreview, JobCompleted, JobFailed, JobCancelled, ErrorEvent)
+ANSWERS = (
+    *(ImagesAnswer, ErrorAnswer, *EVENTS, Job, JobList, *JOB_EVENTS[:-1]),
+    *(StandingAnswer, EstimatesAnswer, Model, ModelList, Health),
+)
+# Of a route that reads a body and asks the engine.
+OF_BODIES = (400, 404, 408, 413, 415, 429, 500, 503)
 STREAM_EXAMPLE = (
     'event: image_generation.completed\ndata: {"type":"image_generation.completed",'
     '"b64_json":"iVBORw0KGgo...","index":0,"seed":7,...}\n\n'
+)
+JOB_EXAMPLE = (
+    'event: job.progress\ndata: {"type":"job.progress","index":0,"evaluation":3,'
+    '"num_evaluations":28,...}\n\n'
 )
 
 
 def openapi_document(model: Model, *, keyed: bool) -> Json:
     """OpenAPI 3.1. keyed: whether clients need a key."""
-    modes = [(ImagesBody, "validation"), *((answer, "serialization") for answer in ANSWERS)]
+    modes = [
+        *((kind, "validation") for kind in BODIES),
+        *((kind, "serialization") for kind in ANSWERS),
+    ]
     _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
-    components: Json = {"schemas": _with_limits(schemas["$defs"], model)}
+    components: Json = {"schemas": _with_limits(schemas["$defs"], model), "headers": dict(HEADERS)}
     if keyed:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return {
@@ -61,119 +84,169 @@ def openapi_document(model: Model, *, keyed: bool) -> Json:
         "info": {
             "title": "Musiva",
             "version": musiva.__version__,
-            "description": "OpenAI's images API, with fields of our own.",
+            "description": "OpenAI's images API, with fields of our own, and jobs.",
         },
-        "paths": _paths(model, keyed),
+        "paths": _Paths(keyed).all(model),
         "components": components,
     }
 
 
-def _paths(model: Model, keyed: bool) -> Json:
-    def public(summary: str, *errors: int, **parts: object) -> Json:
-        answers = {"200": parts.pop("ok")} if "ok" in parts else {}
+class _Paths:
+    """keyed: whether what is under /v1 asks for a key."""
+
+    def __init__(self, keyed: bool) -> None:
+        self._keyed = keyed
+
+    def all(self, model: Model) -> Json:
+        return self._images(model) | self._jobs(model) | self._models() | self._service()
+
+    def _images(self, model: Model) -> Json:
+        ours = {"prompt": "a fox", "size": model.size, "seed": 7, "steps": model.steps}
+        openais = {"model": model.id, "prompt": "a fox", "n": 1, "response_format": "b64_json"}
+        stream = {"prompt": "a fox", "stream": True, "partial_images": 2, "progress": True}
+        timed = {"prompt": "a fox", "deadline": 20, "priority": 1}
+        examples: dict[str, Json] = {"openai": openais, "ours": ours, "stream": stream}
+        not_here = self._guarded("Not supported by this model.", 400)
         return {
-            "summary": summary,
-            **parts,
-            "responses": answers | {str(status): _error(status) for status in errors},
+            "/v1/images/generations": {
+                "post": self._guarded(
+                    "Make pictures from a prompt, in one answer or as a stream.",
+                    *OF_BODIES,
+                    requestBody=body(ImagesBody, {**examples, "timed": timed}),
+                    ok={"200": _images()},
+                )
+            },
+            "/v1/images/edits": {"post": not_here},
+            "/v1/images/variations": {"post": not_here},
+            "/v1/estimates": {
+                "post": self._guarded(
+                    "What a request would get that came now; nothing is made.",
+                    *OF_BODIES,
+                    requestBody=body(ImagesBody, {"timed": timed}),
+                    ok=_json(EstimatesAnswer),
+                )
+            },
+            "/v1/standing": {
+                "get": self._guarded("How busy the server is.", 503, ok=_json(StandingAnswer))
+            },
         }
 
-    def guarded(summary: str, *errors: int, **parts: object) -> Json:
-        if not keyed:
-            return public(summary, *errors, **parts)
-        return public(summary, 401, *errors, security=[{"key": []}], **parts)
+    def _jobs(self, model: Model) -> Json:
+        key = {"description": "gives the first job again", "schema": {"pattern": "^[!-~]{1,255}$"}}
+        job = {"prompt": "a fox", "size": model.size, "previews": 4, "deadline": 60}
+        made: Json = {
+            "202": answer("the job, which is admitted", _content(Job), ["Location"]),
+            "200": answer(
+                "the job that this key made", _content(Job), ["Location", "Idempotent-Replayed"]
+            ),
+        }
+        pages = [
+            in_query("limit", "jobs to list, 20 if not said", whole(1, 100)),
+            in_query("after", "begin behind the job of this id", {"type": "string"}),
+            in_query("status", "only those", {"enum": list(STATUSES)}),
+        ]
+        events = {
+            "schema": {"oneOf": [ref(event) for event in JOB_EVENTS]},
+            "examples": {"progress": {"value": JOB_EXAMPLE}},
+        }
+        told: Json = {"200": answer("server-sent events", {"text/event-stream": events})}
+        one = {"parameters": [in_path("job")]}
+        return {
+            "/v1/jobs": {
+                "post": self._guarded(
+                    "Make pictures that nobody waits for.",
+                    *sorted((*OF_BODIES, 409)),
+                    parameters=[{"name": "Idempotency-Key", "in": "header", **key}],
+                    requestBody=body(JobBody, {"job": job}),
+                    ok=made,
+                ),
+                "get": self._guarded(
+                    "The jobs that are kept.", 400, parameters=pages, ok=_json(JobList)
+                ),
+            },
+            "/v1/jobs/{job}": {"get": self._guarded("A job.", 404, **one, ok=_json(Job))},
+            "/v1/jobs/{job}/result": {
+                "get": self._guarded(
+                    "Its pictures: `not_ready`, `job_failed` or `job_cancelled` if there are none.",
+                    *(404, 409),
+                    **one,
+                    ok=_json(ImagesAnswer),
+                )
+            },
+            "/v1/jobs/{job}/cancel": {
+                "post": self._guarded(
+                    "End a job; `job_ended` if it has.", 404, 409, **one, ok=_json(Job)
+                )
+            },
+            "/v1/jobs/{job}/events": {
+                "get": self._guarded("What it is, and what becomes of it.", 404, **one, ok=told)
+            },
+        }
 
-    not_here = guarded("Not supported by this model.", 400)
-    return {
-        "/v1/images/generations": {
-            "post": guarded(
-                "Make pictures from a prompt, in one answer or as a stream.",
-                *(400, 404, 408, 413, 415, 429, 500, 503),
-                requestBody=_request_body(model),
-                ok=_images(),
-            )
-        },
-        "/v1/images/edits": {"post": not_here},
-        "/v1/images/variations": {"post": not_here},
-        "/v1/models": {"get": guarded("Which models there are.", ok=_json(ModelList))},
-        "/v1/models/{name}": {
-            "get": guarded(
-                "One model, its defaults and limits.",
-                404,
-                parameters=[_in_path("name")],
-                ok=_json(Model),
-            )
-        },
-        "/files/{name}": {
-            "get": public(
-                'A picture that was answered by "url".',
-                404,
-                parameters=[_in_path("name")],
-                ok={
-                    "description": "the file",
-                    "content": {f"image/{kind}": {} for kind in ("png", "jpeg", "webp")},
-                },
-            )
-        },
-        "/healthz": {"get": public("Whether it works.", 503, ok=_json(Health))},
-        "/metrics": {
-            "get": public(
-                "Figures for Prometheus.",
-                ok={"description": "text format 1.0.0", "content": {"text/plain": {}}},
-            )
-        },
-    }
+    def _models(self) -> Json:
+        return {
+            "/v1/models": {"get": self._guarded("Which models there are.", ok=_json(ModelList))},
+            "/v1/models/{name}": {
+                "get": self._guarded(
+                    "One model, its defaults and limits.",
+                    404,
+                    parameters=[in_path("name")],
+                    ok=_json(Model),
+                )
+            },
+        }
+
+    def _service(self) -> Json:
+        file = answer("the file", {f"image/{kind}": {} for kind in ("png", "jpeg", "webp")})
+        figures = answer("text format 1.0.0", {"text/plain": {}})
+        return {
+            "/files/{name}": {
+                "get": _operation(
+                    'A picture that was answered by "url".',
+                    404,
+                    parameters=[in_path("name")],
+                    ok={"200": file},
+                )
+            },
+            "/healthz": {"get": _operation("Whether it works.", 503, ok=_json(Health))},
+            "/metrics": {"get": _operation("Figures for Prometheus.", ok={"200": figures})},
+        }
+
+    def _guarded(self, summary: str, *errors: int, ok: Json | None = None, **parts: object) -> Json:
+        if not self._keyed:
+            return _operation(summary, *errors, ok=ok, **parts)
+        return _operation(summary, *sorted((401, *errors)), ok=ok, security=[{"key": []}], **parts)
 
 
-def _request_body(model: Model) -> Json:
-    ours = {"prompt": "a fox", "size": model.size, "seed": 7, "steps": model.steps}
-    openais = {"model": model.id, "prompt": "a fox", "n": 1, "response_format": "b64_json"}
-    stream = {"prompt": "a fox", "stream": True, "partial_images": 2, "progress": True}
-    examples = {"openai": openais, "ours": ours, "stream": stream}
-    named = {name: {"value": value} for name, value in examples.items()}
-    content = {"application/json": {"schema": _ref(ImagesBody), "examples": named}}
-    return {"required": True, "content": content}
+def _operation(summary: str, *errors: int, ok: Json | None = None, **parts: object) -> Json:
+    """ok: answers of success by status."""
+    refused = {str(status): error(status) for status in errors}
+    return {"summary": summary, **parts, "responses": {**(ok or {}), **refused}}
 
 
 def _images() -> Json:
-    return {
-        "description": "the pictures; with `stream` true, server-sent events, whose `data` is this",
-        "content": {
-            "application/json": {"schema": _ref(ImagesAnswer)},
-            "text/event-stream": {
-                "schema": {"oneOf": [_ref(event) for event in EVENTS]},
-                "examples": {"completed": {"value": STREAM_EXAMPLE}},
-            },
-        },
+    stream = {
+        "schema": {"oneOf": [ref(event) for event in EVENTS]},
+        "examples": {"completed": {"value": STREAM_EXAMPLE}},
     }
+    told = "the pictures; with `stream` true, server-sent events, whose `data` is this"
+    return answer(told, {**_content(ImagesAnswer), "text/event-stream": stream})
 
 
 def _with_limits(schemas: Mapping[str, Json], model: Model) -> Json:
     """n ends where the model says."""
-    body = schemas[ImagesBody.__name__]
-    fields: Mapping[str, Json] = body["properties"]  # type: ignore[assignment]
-    n = {**fields["n"], "anyOf": [_whole(1, model.max_images), {"type": "null"}]}
-    return {**schemas, ImagesBody.__name__: {**body, "properties": {**fields, "n": n}}}
+    limited: Json = dict(schemas)
+    for kind in BODIES:
+        found = schemas[kind.__name__]
+        fields: Mapping[str, Json] = found["properties"]  # type: ignore[assignment]
+        n = {**fields["n"], "anyOf": [whole(1, model.max_images), {"type": "null"}]}
+        limited[kind.__name__] = {**found, "properties": {**fields, "n": n}}
+    return limited
 
 
-def _error(status: int) -> Json:
-    answer = {**_json(ErrorAnswer), "description": ERRORS[status]}
-    if status == 429:
-        schema = {"schema": {"type": "integer", "minimum": 1}}
-        answer["headers"] = {"Retry-After": {"description": "seconds", **schema}}
-    return answer
+def _json(kind: type) -> Json:
+    return {"200": answer("ok", _content(kind))}
 
 
-def _json(answer: type) -> Json:
-    return {"description": "ok", "content": {"application/json": {"schema": _ref(answer)}}}
-
-
-def _ref(model: type) -> Json:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
-
-
-def _whole(low: int, high: int) -> Json:
-    return {"type": "integer", "minimum": low, "maximum": high}
-
-
-def _in_path(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+def _content(kind: type) -> Json:
+    return {"application/json": {"schema": ref(kind)}}

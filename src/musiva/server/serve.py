@@ -7,13 +7,17 @@ import errno
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import uvicorn
 
+from musiva.core.env import Env
 from musiva.core.errors import InvalidInput, Unavailable
-from musiva.engine import Engine, load_pipeline
+from musiva.engine import Engine, Pipeline, load_pipeline
+from musiva.perf.profile import profile_of
 from musiva.server.app import create_app
 from musiva.server.config import AppConfig
 from musiva.telemetry import Metrics
@@ -35,19 +39,25 @@ def serve(
     device: str = "auto",
     engine_config: Engine.Config | None = None,
     app_config: AppConfig | None = None,
+    env: Env | None = None,
     announce: Callable[[str], None] = print,
+    remark: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> None:
     """Serve a model until SIGINT or SIGTERM; running requests then end with 503, within 5 seconds.
 
-    announce gets one line with the address when the server accepts requests. port 0 takes a free
-    one. Raises Unavailable or InvalidInput when the address cannot be had, before the model is
-    loaded, and what `load_pipeline` raises.
+    engine_config: its tenants are those of app_config, and without a cost model it gets the profile
+    of this machine, which is measured for a few seconds if there is none. env: where profiles are;
+    None reads it. announce gets one line with the address when the server accepts requests, remark
+    one when it measures. port 0 takes a free one. Raises Unavailable or InvalidInput when the
+    address cannot be had, before the model is loaded, and what `load_pipeline` raises.
     """
+    app_config = app_config or AppConfig()
     with bind(host, port) as listener:
         metrics = Metrics()
-        engine = Engine(
-            load_pipeline(model, dtype=dtype, device=device), engine_config, observe=metrics.observe
-        )
+        pipeline = load_pipeline(model, dtype=dtype, device=device)
+        config = _with_tenants(engine_config or Engine.Config(), app_config)
+        config = _with_costs(config, pipeline, env, remark)
+        engine = Engine(pipeline, config, observe=metrics.observe)
         try:
             app = create_app(engine, metrics=metrics, config=app_config)
             name = engine.pipeline.name
@@ -98,6 +108,29 @@ def bind(host: str, port: int) -> socket.socket:
         reason = reasons.get(error.errno or 0, error.strerror or str(error))
         raise Unavailable(f"{_address(host, port)}: {reason}") from error
     return listener
+
+
+def _with_tenants(config: Engine.Config, app_config: AppConfig) -> Engine.Config:
+    access = app_config.access
+    scheduler = replace(config.scheduler, shares=access.shares)
+    return replace(config, scheduler=scheduler, tenants=access.names)
+
+
+def _with_costs(
+    config: Engine.Config, pipeline: Pipeline, env: Env | None, remark: Callable[[str], None]
+) -> Engine.Config:
+    if config.scheduler.cost is not None:
+        return config
+    told = False
+
+    def tell(_: float) -> None:
+        nonlocal told
+        if not told:
+            remark(f"Measuring what steps of {pipeline.name} take here, for a few seconds")
+        told = True
+
+    profile = profile_of(pipeline, env, tell)
+    return replace(config, scheduler=replace(config.scheduler, cost=profile.cost))
 
 
 class Server(uvicorn.Server):

@@ -11,16 +11,15 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.types import Message, Receive, Scope, Send
 
-from musiva.core.errors import Cancelled, MusivaError
-from musiva.server.answers import Completed, ErrorEvent, PartialImage, Progress
-from musiva.server.errors import refusal_of
-from musiva.telemetry import Metrics
+from musiva.core.errors import Cancelled
+from musiva.server.answers import ErrorEvent
+from musiva.server.errors import logged
 
 __all__ = ["EventStream"]
 
 log = logging.getLogger(__name__)
-News = Progress | PartialImage | Completed
-Events = Callable[[Receive], AsyncGenerator[News | None, None]]
+# Models with a `type`.
+Events = Callable[[Receive], AsyncGenerator[BaseModel | None, None]]
 # A comment, which readers pass over: proxies close connections on which nothing moves for long.
 KEEPALIVE = b": still at it\n\n"
 
@@ -30,20 +29,26 @@ class EventStream(Response):
 
     events: given the ASGI `receive`, the news; None keeps the connection in use. What it raises
     before its first item, which is None, becomes an ordinary answer, and what it raises afterwards
-    the event "error". A reader that takes nothing for `stall_seconds` is given up. However the
-    stream ends, `events` is closed.
+    the event "error". left: called where its reader goes away before the end, which `events` tells
+    by Cancelled. A reader that takes nothing for `stall_seconds` is given up. However the stream
+    ends, `events` is closed.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: Events, request_id: str, metrics: Metrics, *, stall_seconds: float
+        self,
+        events: Events,
+        request_id: str,
+        *,
+        left: Callable[[], None],
+        stall_seconds: float,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._request_id = request_id
-        self._metrics = metrics
+        self._left = left
         self._stall_seconds = stall_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,9 +60,9 @@ class EventStream(Response):
                 await self._tell(events, send)
                 await self._send(send, _body(b"", last=True))
             except Cancelled:
-                self._metrics.cancelled()
+                self._left()
 
-    async def _tell(self, events: AsyncGenerator[News | None, None], send: Send) -> None:
+    async def _tell(self, events: AsyncGenerator[BaseModel | None, None], send: Send) -> None:
         try:
             async for news in events:
                 await self._send(send, _body(KEEPALIVE if news is None else _frame(news)))
@@ -65,11 +70,8 @@ class EventStream(Response):
             raise
         except Exception as error:
             # The boundary of a request: its status is out, so its error becomes an event.
-            if not isinstance(error, MusivaError):
-                log.exception("request %s: its stream failed", self._request_id)
-            elif error.http_status == 500:
-                log.error("request %s failed: %s", self._request_id, error)
-            await self._send(send, _body(_frame(ErrorEvent(error=refusal_of(error).detail))))
+            told = logged(self._request_id, error)
+            await self._send(send, _body(_frame(ErrorEvent(error=told.detail))))
 
     async def _send(self, send: Send, message: Message) -> None:
         try:

@@ -23,7 +23,7 @@ __all__ = ["Metrics"]
 
 STEP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 PACK_ROWS = tuple(float(16 << k) for k in range(13))
-
+QUALITIES = tuple(float(quality) for quality in range(10, 101, 10))
 
 # Of a store, by the name of the metric: the name of the figure, and what it says.
 STORE_GAUGES = {
@@ -38,6 +38,28 @@ STORE_COUNTERS = {
     "musiva_store_refused": ("refused", "Times that there was no room for a sample branch"),
     "musiva_store_written_bytes": ("written_bytes", "Bytes written into pages"),
 }
+
+
+# Of how an engine stands, by the name of the metric: the name of the figure, and what it says.
+STANDING_GAUGES = {
+    "musiva_goodput": ("goodput", "Pictures a second that were on time, of the last minute"),
+    "musiva_attainment": ("attainment", "Their share of all that ended or was refused then"),
+    "musiva_backlog_seconds": ("backlog", "Seconds of work, as exactly as it is done now"),
+    "musiva_backlog_floor_seconds": ("backlog_floor", "The same with all at their floors"),
+}
+
+
+class StandingFigures(Protocol):
+    """Those of `musiva.engine.Engine.standing` that are told."""
+
+    @property
+    def goodput(self) -> float: ...
+    @property
+    def attainment(self) -> float | None: ...
+    @property
+    def backlog(self) -> float: ...
+    @property
+    def backlog_floor(self) -> float: ...
 
 
 class StoreFigures(Protocol):
@@ -75,11 +97,26 @@ class StoreCollector(Collector):
             yield CounterMetricFamily(name, text, getattr(figures, field))
 
 
+class StandingCollector(Collector):
+    """Asks how an engine stands at every scrape; what nobody knows is left out."""
+
+    def __init__(self, standing: Callable[[], StandingFigures | None]) -> None:
+        self._standing = standing
+
+    def collect(self) -> Iterator[Metric]:
+        standing = self._standing()
+        for name, (field, text) in STANDING_GAUGES.items():
+            value = getattr(standing, field, None)
+            if value is not None:
+                yield GaugeMetricFamily(name, text, value)
+
+
 class Metrics:
     """The figures of one process's engine and server, in a registry of their own. Thread-safe.
 
     `Engine(pipeline, observe=metrics.observe)` feeds the step figures; a server counts its requests
-    with `http_started`, `http_ended` and `cancelled`.
+    with `http_started`, `http_ended` and `cancelled`, and what became of them with `refused`,
+    `fared` and `without_effect`.
     """
 
     content_type = CONTENT_TYPE_LATEST
@@ -110,6 +147,18 @@ class Metrics:
             "musiva_evaluations", "Evaluations of pictures, by what was done", "action"
         )
         self._pictures = self._counter("musiva_pictures", "Pictures finished")
+        self._by_deadline = self._counter(
+            "musiva_pictures_by_deadline", "Pictures told to clients: met, late, none", "deadline"
+        )
+        self._quality = Histogram(
+            "musiva_quality_used",
+            "The lowest quality that a picture was made with",
+            buckets=QUALITIES,
+            registry=self.registry,
+        )
+        self._refused = self._counter(
+            "musiva_refused", "Requests refused: deadline, full, share", "reason"
+        )
         self._failures = self._counter("musiva_step_failures", "Items of steps that failed", "kind")
         self._requests = self._counter(
             "musiva_http_requests", "HTTP requests answered", "route", "status"
@@ -132,6 +181,12 @@ class Metrics:
     def watch_store(self, figures: Callable[[], StoreFigures]) -> None:
         """Report `figures()`, which any thread may call, at every scrape. Once per instance."""
         self.registry.register(StoreCollector(figures))
+
+    def watch_standing(self, standing: Callable[[], StandingFigures | None]) -> None:
+        """Report `standing()`, which any thread may call, at every scrape; None where nobody knows.
+        Once per instance.
+        """
+        self.registry.register(StandingCollector(standing))
 
     def observe(self, plan: StepPlan, result: StepResult) -> None:
         """Enter one step; fits the engine's `observe`."""
@@ -164,6 +219,16 @@ class Metrics:
     def without_effect(self) -> None:
         """A picture whose policy skipped nothing."""
         self._without_effect.inc()
+
+    def fared(self, deadline_met: bool | None, quality: int) -> None:
+        """A picture. deadline_met: None without a deadline. quality: the lowest that was used."""
+        kind = "none" if deadline_met is None else "met" if deadline_met else "late"
+        self._by_deadline.labels(kind).inc()
+        self._quality.observe(quality)
+
+    def refused(self, reason: str) -> None:
+        """A request that is answered 429. reason: "deadline", "full" or "share"."""
+        self._refused.labels(reason).inc()
 
     def http_started(self) -> None:
         self._in_flight.inc()

@@ -19,6 +19,8 @@ BENCHES: Mapping[str, str] = {
     "parity": "musiva.perf.benches.parity",
     "region": "musiva.perf.benches.region",
     "reuse": "musiva.perf.benches.reuse",
+    "scheduler": "musiva.perf.benches.scheduler",
+    "serve": "musiva.perf.benches.serve",
     "server": "musiva.perf.benches.server",
     "store": "musiva.perf.benches.store",
     "studio": "musiva.perf.benches.studio",

@@ -9,7 +9,7 @@ import numpy as np
 
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.tiling import Tile
-from musiva.core.types import Action, DenoiseItem, Path, Request, StepPlan, StepResult
+from musiva.core.types import Action, DenoiseItem, Level, Path, Request, StepPlan, StepResult
 from musiva.engine import InlineExecutor, Pipeline, Scheduler, StepLoop
 from musiva.policy import Asks, Never, Policy, Trip
 from musiva.samplers import build_schedule
@@ -150,11 +150,11 @@ def _submit(loop: StepLoop, pipeline: Pipeline, name: str, guest: Guest) -> None
         path=Path(steps=guest.steps),
         seed=guest.seed,
         guidance=guest.guidance,
-        policy=type(guest.policy).__name__,
+        levels=(Level(type(guest.policy).__name__),),
     )
     schedule = build_schedule(pipeline.noise, None, guest.steps)
     trip = Trip.along(schedule, guided=request.guided, calibration=pipeline.calibration)
     trip = trip.tiled(pipeline.grid(guest.size), Asks.of(guest.policy).tile)
     branch_rows = -(-pipeline.num_tokens(guest.size) // ROW_ALIGN) * ROW_ALIGN
     rows = branch_rows * (2 if request.guided else 1)
-    loop.submit(request, policy=guest.policy, trip=trip, rows=rows)
+    loop.submit(request, policies=[guest.policy], trip=trip, rows=rows)

@@ -80,4 +80,4 @@ def _submit(loop: StepLoop, pipeline: Pipeline, visit: Visit) -> None:
     )
     latents = None if visit.start is None else [visit.start]
     trip = Trip.along(schedule, guided=request.guided)
-    loop.submit(request, policy=Never(), trip=trip, rows=rows, latents=latents)
+    loop.submit(request, policies=[Never()], trip=trip, rows=rows, latents=latents)

@@ -79,12 +79,8 @@ def follow(engine: Engine, request: Request) -> Run:
     store_bytes = engine.config.store_bytes
     watched = Watched(InlineExecutor(engine.pipeline, store_bytes=store_bytes))
     loop = StepLoop(watched, Scheduler.Config().build())
-    policy, trip, rows = (
-        engine.policy_of(request),
-        engine.trip_of(request),
-        engine.rows_of(request),
-    )
-    loop.submit(request, policy=policy, trip=trip, rows=rows)
+    policies, trip = engine.policies_of(request), engine.trip_of(request)
+    loop.submit(request, policies=policies, trip=trip, rows=engine.rows_of(request))
     costs, made = [0.0], None
     while (events := loop.step()) is not None:
         for event in events:

@@ -34,6 +34,20 @@ import { toJson } from "./parameters.js";
  * @property {string} version
  */
 /**
+ * @typedef {Object} Standing how busy the server is
+ * @property {number} waiting requests
+ * @property {number} running
+ * @property {number} backlog_seconds of work, done as exactly as now
+ * @property {number} backlog_floor_seconds with all requests at their lowest qualities
+ * @property {number} goodput pictures a second that were on time, of the last minute
+ * @property {number | null} attainment their share of all that ended or was refused then
+ * @property {number} refused requests of that minute
+ * @property {number | null} quality mean of what is used now
+ */
+/** @typedef {{quality: number, finish_seconds: number, work_seconds: number, refusal: string | null}} Estimate */
+/** @typedef {{deadline: number | null, estimates: Estimate[]}} Estimates for each lowest quality, the most exact first */
+/** @typedef {{queue: number, encode: number, denoise: number, decode: number, total: number}} Seconds */
+/**
  * @typedef {Object} PictureEvent
  * @property {string} type
  * @property {string} [b64_json]
@@ -47,17 +61,33 @@ import { toJson } from "./parameters.js";
  * @property {number[] | null} [tiles] [rows, columns], null where the policy has none
  * @property {number[] | null} [active_tiles] 1 for each that the evaluation computed, row by row
  * @property {number | null} [waiting] requests before it, null once it runs
+ * @property {number | string | null} [quality] of progress a number, that is used now
+ * @property {number | null} [predicted_seconds] until all its pictures should be there, at the beginning
+ * @property {number} [quality_promised] of a finished picture, as all that follows
+ * @property {number} [quality_used] the lowest
+ * @property {boolean | null} [deadline_met] null without one
+ * @property {Seconds} [seconds] where the time went
  * @property {string[]} [warnings]
- * @property {{message: string, type?: string, code?: string, param?: string}} [error]
+ * @property {ErrorDetail} [error]
+ */
+/**
+ * @typedef {Object} ErrorDetail
+ * @property {string} [message]
+ * @property {string} [type]
+ * @property {string | null} [code]
+ * @property {string | null} [param] the field that it is about
+ * @property {number | null} [predicted_seconds] after which the pictures would have been there
+ * @property {number | null} [retry_seconds] after which to ask again
  */
 
 export const PREVIEWS = 6;
+const JSON_BODY = { "Content-Type": "application/json" };
 
-/** The server answered, and the answer is an error. */
+/** The server answered, and the answer is an error. retryAfter: seconds, where it told. */
 export class ApiError extends Error {
   /**
    * @param {number} status
-   * @param {{message?: string, code?: string | null, param?: string | null}} error
+   * @param {ErrorDetail} error
    * @param {number | null} retryAfter seconds
    */
   constructor(status, error, retryAfter = null) {
@@ -65,7 +95,8 @@ export class ApiError extends Error {
     this.status = status;
     this.code = error.code ?? null;
     this.param = error.param ?? null;
-    this.retryAfter = retryAfter;
+    this.predicted = error.predicted_seconds ?? null;
+    this.retryAfter = error.retry_seconds ?? retryAfter;
   }
 }
 
@@ -95,12 +126,12 @@ async function ask(path, options, key) {
 /**
  * @template T
  * @param {string} path
+ * @param {RequestInit} options
  * @param {string | null} key
- * @param {AbortSignal} [signal]
  * @returns {Promise<T>}
  */
-async function readJson(path, key, signal) {
-  const response = await ask(path, { signal }, key);
+async function readJson(path, options, key) {
+  const response = await ask(path, options, key);
   try {
     return await response.json();
   } catch (error) {
@@ -113,7 +144,7 @@ async function readJson(path, key, signal) {
  * @returns {Promise<Health>}
  */
 export function readHealth(signal) {
-  return readJson("/healthz", null, signal);
+  return readJson("/healthz", { signal }, null);
 }
 
 /**
@@ -121,8 +152,27 @@ export function readHealth(signal) {
  * @returns {Promise<Model>}
  */
 export async function readModel(key) {
-  const { data } = await readJson("/v1/models", key);
+  const { data } = await readJson("/v1/models", {}, key);
   return data[0];
+}
+
+/**
+ * @param {{signal: AbortSignal, key: string | null}} options
+ * @returns {Promise<Standing>}
+ */
+export function readStanding({ signal, key }) {
+  return readJson("/v1/standing", { signal }, key);
+}
+
+/**
+ * What a request would get that came now.
+ *
+ * @param {Parameters} parameters
+ * @param {{signal: AbortSignal, key: string | null}} options
+ * @returns {Promise<Estimates>}
+ */
+export function readEstimates(parameters, { signal, key }) {
+  return readJson("/v1/estimates", { method: "POST", headers: JSON_BODY, body: toJson(parameters), signal }, key);
 }
 
 /**
@@ -137,7 +187,7 @@ export async function* generate(parameters, { signal, key }) {
   // A JPEG is made in a fifteenth of a PNG's time.
   const previews = { partial_images: PREVIEWS, partial_format: "jpeg" };
   const more = { stream: true, progress: true, ...previews };
-  const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
+  const headers = { ...JSON_BODY, Accept: "text/event-stream" };
   const body = toJson({ ...parameters, ...more });
   const response = await ask("/v1/images/generations", { method: "POST", headers, body, signal }, key);
   if (!response.body) throw new ConnectionLost("no answer");

@@ -6,15 +6,20 @@ import { Compare } from "./compare.js";
 import { Connection } from "./connection.js";
 import { at, count, mayMove } from "./dom.js";
 import { acceptPictures } from "./drop.js";
+import { showErrors } from "./fields.js";
 import { Form } from "./form.js";
 import { Gallery } from "./gallery.js";
 import { listenToKeys } from "./keys.js";
+import { Load } from "./load.js";
 import { readParameters } from "./metadata.js";
 import { announce, dismiss, tell } from "./notices.js";
-import { seedOf } from "./parameters.js";
+import { LOWEST } from "./outlook.js";
+import { floorOf, seedOf, withFloor } from "./parameters.js";
 import { PictureStore } from "./pictures.js";
 import { Queue } from "./queue.js";
-import { QueueView, shareOf } from "./queue-view.js";
+import { QueueView } from "./queue-view.js";
+import { reportOf } from "./report.js";
+import { indices, shareOf } from "./request.js";
 import { activeTilesButton, showSpent } from "./spent.js";
 import { Stage, naturalSizeButton } from "./stage.js";
 import { themeButton } from "./theme.js";
@@ -24,7 +29,7 @@ import { Viewer } from "./viewer.js";
 /** @typedef {import("./connection.js").State} State */
 /** @typedef {import("./parameters.js").Parameters} Parameters */
 /** @typedef {import("./pictures.js").Picture} Picture */
-/** @typedef {import("./queue.js").Request} Request */
+/** @typedef {import("./request.js").Request} Request */
 
 const NEWS_MS = 5000;
 
@@ -34,7 +39,13 @@ class App {
   #restart = { at: -Infinity, requests: 0 };
 
   constructor() {
-    this.form = new Form((parameters) => this.generate(parameters));
+    this.load = new Load({
+      ready: () => this.connection.ready,
+      key: () => this.queue.key,
+      form: () => this.form,
+      onSilence: () => this.connection.check(),
+    });
+    this.form = new Form((parameters) => this.generate(parameters), () => this.load.edited());
     this.store = new PictureStore(({ removed }) => this.showPictures(removed));
     this.connection = new Connection({
       onState: (state) => this.showState(state),
@@ -44,7 +55,7 @@ class App {
     this.queue = new Queue(this.connection, {
       onPicture: (request, index, event) => this.keepPicture(request, index, event),
       onChange: () => this.showQueue(),
-      onEnd: (request) => announce(`Ready: ${request.parameters.prompt}`),
+      onEnd: (request) => this.showEnd(request),
       onFailed: (request) => this.showFailure(request),
       onLocked: () => this.askForKey(),
     });
@@ -53,7 +64,11 @@ class App {
     this.compare = new Compare();
     const unit = () => this.form.model?.size_multiple ?? 1;
     this.stage = new Stage(this.store, { open, unit, suggest: (prompt) => this.form.suggest(prompt) });
-    this.queueView = new QueueView(this.queue, (request) => this.edit(request));
+    this.queueView = new QueueView(this.queue, {
+      edit: (request) => this.edit(request),
+      lower: (request) => this.lower(request),
+      mayLower: ({ parameters }) => this.form.calibrated && !parameters.policy && floorOf(parameters) > LOWEST,
+    });
     this.gallery = new Gallery(this.store, { open, remove, compare: (a, b) => this.compare.open(a, b) });
     this.viewer = new Viewer(this.store, {
       remove,
@@ -100,7 +115,8 @@ class App {
     const bytes = Uint8Array.from(atob(event.b64_json ?? ""), (letter) => letter.charCodeAt(0));
     // The file knows best what it was made with; what was asked for is the next best.
     const { n: _, ...asked } = { ...request.parameters, seed: seedOf(request.parameters, index) };
-    const parameters = (await readParameters(bytes)) ?? asked;
+    const { deadline } = asked;
+    const parameters = { ...((await readParameters(bytes)) ?? asked), ...(deadline === undefined ? {} : { deadline }) };
     const [width = 1, height = 1] = (parameters.size ?? "1x1").split("x").map(Number);
     const seconds = (performance.now() - request.started) / 1000;
     const type = `image/${event.output_format ?? "png"}`;
@@ -109,7 +125,8 @@ class App {
     const { computed, share, num_evaluations: evaluations } = event;
     const told = typeof computed === "number" && share !== undefined && evaluations !== undefined;
     const spent = told ? { computed, evaluations, share } : null;
-    await this.store.put([{ ...identity, width, height, type, seconds, parameters, bytes, spent }]);
+    const report = reportOf(event, request.given);
+    await this.store.put([{ ...identity, width, height, type, seconds, parameters, bytes, spent, report }]);
   }
 
   /**
@@ -119,10 +136,11 @@ class App {
   reuse(parameters, source) {
     if (!parameters) return;
     const undo = { label: "Undo", run: this.form.fill(parameters) };
-    const { model, quality = 100 } = parameters;
-    const lower = quality < 100 && !this.form.model?.calibrated ? " This model is not calibrated: its quality is 100." : "";
+    const { model, min_quality: floor = 100, max_quality: ceiling = floor } = parameters;
+    const lower = floorOf(parameters) < 100 && !this.form.calibrated ? " This model is not calibrated: its quality is 100." : "";
+    const higher = floor < ceiling && ceiling < 100 && !lower ? ` Its quality went up to ${ceiling} at most; here it may be 100.` : "";
     const other = model && this.form.model && model !== this.form.model.id ? ` It was made by the model "${model}".` : "";
-    tell(`The form has the parameters of ${source}.${other}${lower}`, { topic: "drop", action: undo });
+    tell(`The form has the parameters of ${source}.${other}${lower}${higher}`, { topic: "drop", action: undo });
     at("prompt").focus();
   }
 
@@ -141,7 +159,7 @@ class App {
   }
 
   showQueue() {
-    const [first = null] = this.queue.active;
+    const first = this.queue.active.find(({ status }) => status !== "later") ?? null;
     this.queueView.show();
     this.stage.show(first, this.loaded);
     showSpent(first);
@@ -150,10 +168,16 @@ class App {
   }
 
   /** @param {Request} request */
+  showEnd(request) {
+    const late = indices(request).some((index) => this.store.get(pictureId(request, index))?.report?.met === false);
+    announce(`${late ? "Late, but ready" : "Ready"}: ${request.parameters.prompt}`);
+  }
+
+  /** @param {Request} request */
   showFailure(request) {
-    const { message, param } = request.error ?? { message: "", param: null };
-    announce(`Failed: ${message}`);
-    if (param && this.form.says(request.parameters, param)) this.form.showErrors({ [param]: message });
+    const { message, param, refusal } = request.error ?? { message: "", param: null };
+    announce(refusal ? message : `Failed: ${message}`);
+    if (param && this.form.says(request.parameters, param)) showErrors({ [param]: message });
   }
 
   /** @param {Request} request a failed one, back into the form */
@@ -161,8 +185,22 @@ class App {
     this.queue.cancel([request]);
     this.form.fill(request.parameters);
     const { message, param } = request.error ?? {};
-    if (param && message) this.form.showErrors({ [param]: message });
+    if (param && message) showErrors({ [param]: message });
     else at("prompt").focus();
+  }
+
+  /** @param {Request} request a refused one, again with the highest quality that would be in time */
+  async lower(request) {
+    try {
+      const best = await this.load.best(request.parameters);
+      if (request.status !== "failed") return;
+      if (best === null) return tell("No quality would be in time now.", { topic: "lower" });
+      const floor = Math.min(best, floorOf(request.parameters));
+      this.queue.retry(request, withFloor(request.parameters, floor));
+      tell(`Sent again with quality ${floor}.`, { topic: "lower" });
+    } catch (error) {
+      tell(String(/** @type {Error} */ (error).message), { topic: "lower", bad: true });
+    }
   }
 
   /** @param {State} state */
@@ -174,7 +212,8 @@ class App {
     at("server-model").textContent = kind === "ready" ? model : "";
     at("server-state").textContent = words[kind];
     if (kind === "lost" && health) tell("The server does not answer. Trying again…", { topic: "lost", stays: true });
-    if (kind === "ready") dismiss("lost");
+    if (kind === "ready") return dismiss("lost");
+    this.load.lost();
   }
 
   /** @param {boolean} restarted */
@@ -201,6 +240,7 @@ class App {
   async readLimits() {
     try {
       this.form.setModel(await readModel(this.queue.key));
+      this.load.renew();
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) this.askForKey();
       else if (error instanceof ApiError) tell(error.message, { topic: "model", bad: true });
@@ -219,7 +259,8 @@ class App {
     event.preventDefault();
     at("key-form").hidden = true;
     this.queue.unlock(at("key", HTMLInputElement).value.trim());
-    if (!this.form.model) this.readLimits();
+    if (this.form.model) this.load.renew();
+    else this.readLimits();
     at("prompt").focus();
   }
 }

@@ -3,35 +3,37 @@
 
 import { at } from "./dom.js";
 import { pick } from "./examples.js";
+import { CONTROLS, OTHER, YES, clearError, clearErrors, control, showErrors, write, written } from "./fields.js";
 import { keep, load } from "./kept.js";
 import { tell } from "./notices.js";
 import { problems, randomSeed } from "./parameters.js";
 
 /** @typedef {import("./api.js").Model} Model */
+/** @typedef {import("./fields.js").Control} Control */
 /** @typedef {import("./parameters.js").Parameters} Parameters */
 /** @typedef {import("./parameters.js").Name} Name */
-/** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Control */
 
-const OTHER = "other";
-/** The control of each field; its message is in #NAME-error. */
-const CONTROLS = /** @type {const} */ ([
-  "prompt", "size", "width", "height", "steps", "quality", "seed", "sampler", "guidance_scale", "negative_prompt", "n",
-  "spacing", "shift", "policy",
-]);
 const SLIDERS = { steps: "steps-slider", quality: "quality-slider", guidance_scale: "guidance-slider" };
 const QUALITY = "100";
 const HINTS = {
-  calibrated: "How near to the dense run, which is 100: 80 keeps 32 dB to it, for less than half of the work.",
+  calibrated: "How near to the dense run, which is 100: 80 keeps 32 dB, for less than half of the work.",
   not: "100 is the dense run. This model is not calibrated for less.",
+  rising: "At least this, and up to 100 while there is time. Made again, the picture may differ a little.",
 };
+/** What is asked about while there is no prompt yet. */
+const STAND_IN = "a picture";
 
 export class Form {
   /** @type {Model | null} */
   model = null;
   #locked = false;
 
-  /** @param {(parameters: Parameters) => void} onSubmit */
-  constructor(onSubmit) {
+  /**
+   * @param {(parameters: Parameters) => void} onSubmit
+   * @param {() => void} onEdit something may say another thing than before
+   */
+  constructor(onSubmit, onEdit) {
+    this.onEdit = onEdit;
     const form = at("form", HTMLFormElement);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -64,9 +66,8 @@ export class Form {
     const basis = { size: model.size, width, height, sampler: model.sampler, quality: QUALITY, n: "1" };
     const numbers = { steps: String(model.steps), guidance_scale: String(model.guidance_scale) };
     const given = Object.fromEntries(Object.entries(written).filter(([, value]) => value !== ""));
-    if (!model.calibrated) given.quality = QUALITY;
-    for (const id of ["quality", "quality-slider"]) at(id, HTMLInputElement).disabled = !model.calibrated;
-    at("quality-hint").textContent = HINTS[model.calibrated ? "calibrated" : "not"];
+    if (!model.calibrated) Object.assign(given, { quality: QUALITY, rise: "" });
+    for (const id of ["quality", "quality-slider", "rise"]) at(id, HTMLInputElement).disabled = !model.calibrated;
     this.#write({ ...basis, ...numbers, ...given });
     for (const id of ["width", "height"]) at(id).setAttribute("step", String(model.size_multiple));
     const limits = { n: model.max_images, steps: model.max_steps, guidance_scale: model.max_guidance_scale };
@@ -78,10 +79,10 @@ export class Form {
   /** The parameters if they are allowed; else null, with the reasons shown. */
   read() {
     const parameters = this.#parameters();
-    this.clearErrors();
+    clearErrors();
     const found = this.model ? problems(parameters, this.model) : {};
     if (Object.keys(found).length) {
-      this.showErrors(found);
+      showErrors(found);
       return null;
     }
     if (!this.#locked) {
@@ -89,6 +90,24 @@ export class Form {
       this.#keep();
     }
     return parameters;
+  }
+
+  /** Whether there are qualities below 100. */
+  get calibrated() {
+    return this.model?.calibrated ?? false;
+  }
+
+  /** The parameters so far, for questions about them; null while they are not allowed. */
+  draft() {
+    const parameters = this.#parameters();
+    if (!parameters.prompt.trim()) parameters.prompt = STAND_IN;
+    return this.model && !Object.keys(problems(parameters, this.model)).length ? parameters : null;
+  }
+
+  /** @param {number} quality */
+  setQuality(quality) {
+    clearError("quality");
+    this.#write({ quality: String(quality) });
   }
 
   /**
@@ -108,12 +127,16 @@ export class Form {
     texts.size = listed ? `${width}x${height}` : OTHER;
     const { steps = "", guidance_scale = "", sampler = "" } = this.model ?? {};
     const defaults = { steps: String(steps), guidance_scale: String(guidance_scale), sampler };
-    const empty = { negative_prompt: "", seed: "", quality: QUALITY, spacing: "", shift: "", policy: "", n: "1" };
+    const empty = { negative_prompt: "", seed: "", quality: QUALITY, rise: "", deadline: "", spacing: "", shift: "", policy: "", n: "1" };
+    const { min_quality: floor, max_quality: ceiling = floor } = parameters;
+    if (floor !== undefined) Object.assign(texts, { quality: String(floor), rise: ceiling === floor ? "" : YES });
+    // It is what no policy means, and beside a quality it would be refused.
+    if (texts.policy === "never") texts.policy = "";
     // The server would refuse it, and nobody could change it.
-    if (!this.model?.calibrated) texts.quality = QUALITY;
-    this.clearErrors();
+    if (!this.calibrated) Object.assign(texts, { quality: QUALITY, rise: "" });
+    clearErrors();
     this.#write({ ...empty, ...defaults, ...texts, locked: parameters.seed === undefined ? "" : "yes" });
-    if (parameters.negative_prompt) at("more", HTMLDetailsElement).open = true;
+    if (parameters.negative_prompt || texts.policy) at("more", HTMLDetailsElement).open = true;
     return () => this.#write(before);
   }
 
@@ -128,41 +151,23 @@ export class Form {
     return written[/** @type {Name} */ (name)] === parameters[/** @type {Name} */ (name)];
   }
 
-  /** @param {Partial<Record<string, string>>} errors by field; those of no field of ours are left out */
-  showErrors(errors) {
-    /** @type {HTMLElement | null} */
-    let first = null;
-    for (const name of CONTROLS) {
-      const place = document.getElementById(`${name}-error`);
-      const message = errors[name];
-      if (!place || !message) continue;
-      place.textContent = message;
-      place.hidden = false;
-      const shown = name === "size" && control("size").value === OTHER ? control("width") : control(name);
-      shown.setAttribute("aria-invalid", "true");
-      first ??= shown;
-    }
-    const more = at("more", HTMLDetailsElement);
-    if (first && more.contains(first)) more.open = true;
-    first?.focus();
-  }
-
-  clearErrors() {
-    for (const name of CONTROLS) clearError(name);
-  }
-
   /** @returns {Parameters} as written, right or wrong */
   #parameters() {
     const raw = this.#raw();
     const size = raw.size === OTHER ? `${raw.width}x${raw.height}` : raw.size;
     const number = (/** @type {string | undefined} */ text) => (text ? Number(text) : undefined);
+    const quality = raw.quality === QUALITY ? undefined : number(raw.quality);
+    const rises = raw.rise === YES && quality !== undefined;
     /** @type {Parameters} */
     const parameters = {
       prompt: raw.prompt ?? "",
       negative_prompt: raw.negative_prompt || undefined,
       size: size || undefined,
       steps: number(raw.steps),
-      quality: raw.quality === QUALITY ? undefined : number(raw.quality),
+      quality: rises ? undefined : quality,
+      min_quality: rises ? quality : undefined,
+      max_quality: rises ? 100 : undefined,
+      deadline: number(raw.deadline),
       seed: (this.#locked && raw.seed) || undefined,
       guidance_scale: number(raw.guidance_scale),
       sampler: raw.sampler || undefined,
@@ -188,7 +193,7 @@ export class Form {
       // A choice that this model does not offer is shown, so that it can be complained about.
       const known = !(element instanceof HTMLSelectElement) || [...element.options].some((o) => o.value === text);
       if (!known) element.append(new Option(text, text));
-      element.value = text;
+      write(element, text);
       if (name === "sampler") this.#offerSpacings(texts.spacing ?? "");
     }
     if (texts.locked !== undefined) this.#lock(texts.locked === "yes");
@@ -219,6 +224,9 @@ export class Form {
   #follow() {
     at("other-size").hidden = control("size").value !== OTHER;
     for (const [name, id] of Object.entries(SLIDERS)) at(id, HTMLInputElement).value = control(name).value;
+    const chosen = written(control("rise")) === YES ? HINTS.rising : HINTS.calibrated;
+    at("quality-hint").textContent = this.model && (this.calibrated ? chosen : HINTS.not);
+    this.onEdit();
   }
 
   #keep() {
@@ -248,29 +256,4 @@ export class Form {
     this.#write({ prompt });
     control("prompt").focus();
   }
-}
-
-/**
- * @param {string} name
- * @returns {Control}
- */
-function control(name) {
-  return /** @type {Control} */ (at(name));
-}
-
-/** @param {Control} element whose text is taken to the letter where it is a prompt */
-function written(element) {
-  // Letters in a number field have no value, but they are not nothing.
-  if (element.validity.badInput) return "not a number";
-  return element instanceof HTMLTextAreaElement ? element.value : element.value.trim();
-}
-
-/** @param {string} name */
-function clearError(name) {
-  const place = document.getElementById(`${name}-error`);
-  if (!place) return;
-  place.hidden = true;
-  place.textContent = "";
-  const elements = name === "size" ? [control("size"), control("width"), control("height")] : [control(name)];
-  for (const element of elements) element.removeAttribute("aria-invalid");
 }

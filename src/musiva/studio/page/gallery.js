@@ -4,6 +4,7 @@
 import { addressOf, forgetAddress } from "./addresses.js";
 import { at, button, count, h } from "./dom.js";
 import { MAX_PICTURES } from "./pictures.js";
+import { lateInShort } from "./report.js";
 import { inShort } from "./spent.js";
 
 /** @typedef {import("./pictures.js").Picture} Picture */
@@ -86,7 +87,8 @@ export class Gallery {
     });
     const open = h("button", { type: "button", class: "tile-open", title: `${prompt} · seed ${seed}`, click: () => this.actions.open(picture) }, image);
     const choose = button({ icon: "compare", label: `Compare: ${prompt}`, class: "tile-choose" }, () => this.toggle(picture));
-    const note = h("p", { class: "tile-note soft", text: inShort(picture) });
+    const late = picture.report ? lateInShort(picture.report) : null;
+    const note = h("p", { class: "tile-note soft" }, inShort(picture), late && h("span", { class: "bad", text: ` · ${late}` }));
     const tile = h("li", { class: "tile", draggable: "true" }, open, choose, note);
     tile.dataset.id = picture.id;
     tile.addEventListener("dragstart", (event) => event.dataTransfer?.setData(PICTURE_TYPE, picture.id));

@@ -10,6 +10,9 @@
  * @property {number} [n]
  * @property {number} [steps]
  * @property {number} [quality] 100 is the dense run
+ * @property {number} [min_quality] instead of it the least, and beside it
+ * @property {number} [max_quality] the most, between which load chooses
+ * @property {number} [deadline] seconds, by which all pictures have to be there
  * @property {string} [seed] digits: a seed may have more of them than a JavaScript number
  * @property {number} [guidance_scale]
  * @property {string} [sampler]
@@ -22,6 +25,7 @@
 
 export const MAX_SEED = 2n ** 63n - 1n;
 export const MAX_PROMPT = 32_000;
+const MAX_DEADLINE = 86_400;
 
 /** In the order of every list. @type {Record<Name, string>} */
 export const LABELS = {
@@ -30,6 +34,9 @@ export const LABELS = {
   size: "Size",
   steps: "Steps",
   quality: "Quality",
+  min_quality: "Quality, at least",
+  max_quality: "Quality, at most",
+  deadline: "Deadline",
   seed: "Seed",
   guidance_scale: "Guidance",
   sampler: "Sampler",
@@ -91,6 +98,26 @@ function allDigits(text, seed) {
   return written.find((digits) => Number(digits) === seed) ?? BigInt(seed).toString();
 }
 
+/**
+ * The quality that is kept at least.
+ *
+ * @param {Parameters} parameters
+ */
+export function floorOf({ quality = 100, min_quality = quality }) {
+  return min_quality;
+}
+
+/**
+ * The same request with another quality at least.
+ *
+ * @param {Parameters} parameters
+ * @param {number} floor
+ * @returns {Parameters}
+ */
+export function withFloor(parameters, floor) {
+  return { ...parameters, [parameters.min_quality === undefined ? "quality" : "min_quality"]: floor };
+}
+
 /** A seed of 32 random bits. */
 export function randomSeed() {
   return String(crypto.getRandomValues(new Uint32Array(1))[0]);
@@ -124,13 +151,15 @@ export function problems(parameters, model) {
   if (size) found.size = size;
   number("steps", 1, model.max_steps, true);
   number("quality", 1, 100, true);
+  number("min_quality", 1, 100, true);
+  number("deadline", 0.01, MAX_DEADLINE, false);
   number("n", 1, model.max_images, true);
   number("guidance_scale", 0, model.max_guidance_scale, false);
   number("shift", 0.01, 100, false);
   if (seed !== undefined && !(/^\d{1,19}$/.test(seed) && BigInt(seed) <= MAX_SEED)) {
     found.seed = `A whole number from 0 to ${MAX_SEED}, or empty for a random one.`;
   }
-  if ((parameters.quality ?? 100) < 100) {
+  if (floorOf(parameters) < 100) {
     if (!model.calibrated) found.quality = "100 for this model, which is not calibrated.";
     else if (parameters.policy) found.policy = "None beside a quality below 100, which chooses what is computed.";
   }
@@ -143,7 +172,7 @@ export function problems(parameters, model) {
   return found;
 
   /**
-   * @param {"steps" | "quality" | "n" | "guidance_scale" | "shift"} name
+   * @param {"steps" | "quality" | "min_quality" | "deadline" | "n" | "guidance_scale" | "shift"} name
    * @param {number} low
    * @param {number} high
    * @param {boolean} whole
@@ -180,5 +209,6 @@ function sizeProblem(size, model) {
 export function shown(name, parameters) {
   const value = parameters[name];
   if (value === undefined || value === "") return "–";
+  if (name === "deadline") return `${value} s`;
   return name === "size" ? String(value).replace("x", " × ") : String(value);
 }

@@ -17,6 +17,7 @@
  * @property {Parameters} parameters that give this picture again
  * @property {Uint8Array<ArrayBuffer>} bytes of the file
  * @property {import("./spent.js").Spent | null} [spent] what was computed, where the server told
+ * @property {import("./report.js").Report | null} [report] how it fared, where the server told
  */
 /** @typedef {{changed: string[], removed: string[]}} Change */
 

@@ -7,37 +7,13 @@
 import { ApiError, ConnectionLost, generate } from "./api.js";
 import { keep, load } from "./kept.js";
 import { seedOf } from "./parameters.js";
+import { fresh, indices, isRequest, missing, timeLeft } from "./request.js";
+import { inSeconds } from "./times.js";
 
 /** @typedef {import("./parameters.js").Parameters} Parameters */
 /** @typedef {import("./api.js").PictureEvent} PictureEvent */
-/**
- * @typedef {"waiting" | "sent" | "running" | "lost" | "busy" | "locked" | "failed"} Status
- *   waiting: not sent yet. lost: the connection broke. busy: the server said to come back later.
- *   locked: the server wants an API key.
- */
-/**
- * @typedef {Object} Request
- * @property {string} id
- * @property {Parameters} parameters with a seed and the number of pictures
- * @property {number[]} done indices of the pictures that are there
- * @property {Status} status
- * @property {{message: string, param: string | null} | null} error of a failed request
- * @property {number} attempts that the connection broke since the server last finished a picture
- * @property {number} started by performance.now()
- * @property {number | null} ahead requests before it in the server's queue
- * @property {number} retryAt of a busy one, by performance.now()
- * @property {Map<number, Progress>} progress by index of the picture
- * @property {AbortController | null} controller
- */
-/** @typedef {{rows: number, columns: number, tiles: number[]}} Active tiles: 1 for those computed, row by row */
-/**
- * @typedef {Object} Progress
- * @property {number} evaluation
- * @property {number} evaluations
- * @property {string | null} preview an address
- * @property {{computed: number, share: number} | null} spent so far, where the server tells
- * @property {Active | null} active at the last evaluation, where the policy has tiles
- */
+/** @typedef {import("./request.js").Request} Request */
+/** @typedef {import("./request.js").Status} Status */
 /**
  * @typedef {Object} Listeners
  * @property {(request: Request, index: number, event: PictureEvent) => Promise<void>} onPicture
@@ -95,11 +71,22 @@ export class Queue {
     this.#pump();
   }
 
-  /** @param {Request} request a failed one */
-  retry(request) {
-    Object.assign(request, fresh({ ...request, error: null }));
+  /**
+   * @param {Request} request a failed one
+   * @param {Parameters} [parameters] others than before
+   */
+  retry(request, parameters = request.parameters) {
+    Object.assign(request, fresh({ ...request, parameters, error: null, asked: Date.now() }));
     this.#changed();
     this.#pump();
+  }
+
+  /** @param {Request} request a refused one, to be sent again when the server said */
+  retryLater(request) {
+    const seconds = Math.max(((request.error?.refusal?.retryAt ?? 0) - Date.now()) / 1000, 0);
+    Object.assign(request, { status: "later", retryAt: performance.now() + 1000 * seconds });
+    this.#pumpIn(seconds);
+    this.#changed();
   }
 
   /** @param {string} key */
@@ -146,8 +133,20 @@ export class Queue {
     const rested = this.#with("busy").every((request) => request.retryAt <= now);
     if (!this.connection.ready || !rested || this.#with("locked").length) return;
     for (const request of this.#with("busy")) request.status = "waiting";
+    for (const request of this.#with("later")) {
+      if (request.retryAt <= now) Object.assign(request, fresh({ ...request, error: null, asked: Date.now() }));
+    }
+    // A deadline counts from when it was asked for, wherever the request has been since.
+    for (const request of this.#with("waiting")) {
+      if ((timeLeft(request) ?? Infinity) <= 0) this.#refuse(request, "Its deadline passed before it could be sent.");
+    }
     const free = IN_FLIGHT - this.#with("sent", "running").length;
     for (const request of this.#with("waiting").slice(0, Math.max(free, 0))) this.#send(request);
+  }
+
+  /** @param {number} seconds */
+  #pumpIn(seconds) {
+    setTimeout(() => this.#pump(), 1000 * seconds + 10);
   }
 
   /** @param {Request} request */
@@ -155,9 +154,11 @@ export class Queue {
     const wanted = missing(request);
     const [first = 0] = wanted;
     const n = (wanted.at(-1) ?? 0) - first + 1;
-    const parameters = { ...request.parameters, seed: seedOf(request.parameters, first), n };
+    const left = timeLeft(request);
+    const given = left === null ? null : Math.ceil(1000 * left) / 1000;
+    const parameters = { ...request.parameters, seed: seedOf(request.parameters, first), n, deadline: given ?? undefined };
     const controller = new AbortController();
-    const before = { progress: new Map(), ahead: null, started: performance.now() };
+    const before = { progress: new Map(), ahead: null, finishAt: null, given, started: performance.now() };
     Object.assign(request, before, { status: "sent", controller });
     this.#changed();
     try {
@@ -181,8 +182,11 @@ export class Queue {
    * @param {PictureEvent} event
    */
   async #enter(request, index, event) {
-    const known = request.progress.get(index) ?? { evaluation: 0, evaluations: 0, preview: null, spent: null, active: null };
-    const { computed, share, tiles, active_tiles: active } = event;
+    const known = request.progress.get(index) ?? { evaluation: 0, evaluations: 0, preview: null, spent: null, active: null, quality: null };
+    const { computed, share, tiles, active_tiles: active, predicted_seconds: predicted } = event;
+    if (typeof predicted === "number") request.finishAt = performance.now() + 1000 * predicted;
+    // OpenAI's word of the same name is another thing.
+    if (typeof event.quality === "number") known.quality = event.quality;
     if (typeof computed === "number" && share !== undefined) known.spent = { computed, share };
     const [rows, columns] = tiles ?? [];
     if (rows && columns && active) known.active = { rows, columns, tiles: active };
@@ -211,10 +215,14 @@ export class Queue {
   #failed(request, error) {
     const status = error instanceof ApiError ? error.status : null;
     const broken = error instanceof ConnectionLost || [502, 503, 504].includes(status ?? 0);
-    if (error instanceof ApiError && status === 429) {
+    if (error instanceof ApiError && error.code === "deadline_unreachable") {
+      const { predicted, retryAfter } = error;
+      const retryAt = retryAfter === null ? null : Date.now() + 1000 * retryAfter;
+      this.#refuse(request, unreachable(request, error), { predicted, retryAt });
+    } else if (error instanceof ApiError && status === 429) {
       const seconds = error.retryAfter ?? BUSY_SECONDS;
       Object.assign(request, { status: "busy", retryAt: performance.now() + 1000 * seconds });
-      setTimeout(() => this.#pump(), 1000 * seconds + 10);
+      this.#pumpIn(seconds);
     } else if (status === 401) {
       request.status = "locked";
       this.listeners.onLocked();
@@ -229,39 +237,31 @@ export class Queue {
     }
   }
 
+  /**
+   * @param {Request} request that cannot be there in time
+   * @param {string} message
+   * @param {import("./request.js").Refusal} [refusal]
+   */
+  #refuse(request, message, refusal = { predicted: null, retryAt: null }) {
+    Object.assign(request, { status: "failed", error: { message, param: null, refusal } });
+    this.listeners.onFailed(request);
+    this.#changed();
+  }
+
   #changed() {
-    const stored = this.requests.map(({ id, parameters, done, error }) => ({ id, parameters, done, error }));
+    const stored = this.requests.map(({ id, parameters, done, error, asked }) => ({ id, parameters, done, error, asked }));
     this.kept = keep("tab", "queue", stored.length ? stored : null);
     this.listeners.onChange();
   }
 }
 
 /**
- * @param {Pick<Request, "id" | "parameters" | "done" | "error">} kept
- * @returns {Request}
- */
-function fresh({ id, parameters, done, error }) {
-  const status = error ? "failed" : "waiting";
-  const idle = { attempts: 0, started: 0, ahead: null, retryAt: 0, progress: new Map(), controller: null };
-  return { id, parameters, done, error, status, ...idle };
-}
-
-/** @param {Request} request */
-export function indices(request) {
-  return Array.from({ length: request.parameters.n ?? 1 }, (_, index) => index);
-}
-
-/** @param {Request} request */
-function missing(request) {
-  return indices(request).filter((index) => !request.done.includes(index));
-}
-
-/**
- * Whether session storage held a request, and not something of another version.
+ * Why a request was refused, in words.
  *
- * @param {any} one
- * @returns {one is Request}
+ * @param {Request} request
+ * @param {ApiError} error
  */
-function isRequest(one) {
-  return typeof one?.id === "string" && typeof one.parameters?.prompt === "string" && Array.isArray(one.done);
+function unreachable({ given }, { predicted, message }) {
+  if (given === null || predicted === null || predicted <= given) return `Refused: ${message}`;
+  return `Refused: it would be there in about ${inSeconds(predicted)}, and has ${inSeconds(given)}.`;
 }

@@ -2,11 +2,12 @@
 /** What of pictures was computed: in words, as a bar that fills, and as tiles over a preview. */
 
 import { at, button } from "./dom.js";
-import { indices } from "./queue.js";
+import { floorOf } from "./parameters.js";
+import { indices } from "./request.js";
 
 /** @typedef {import("./pictures.js").Picture} Picture */
-/** @typedef {import("./queue.js").Progress} Progress */
-/** @typedef {import("./queue.js").Request} Request */
+/** @typedef {import("./request.js").Progress} Progress */
+/** @typedef {import("./request.js").Request} Request */
 /**
  * @typedef {Object} Spent
  * @property {number} computed evaluations that were computed in full
@@ -29,9 +30,9 @@ export function percent(share) {
  *
  * @param {Picture} picture
  */
-export function inShort({ parameters, spent }) {
-  const { quality = 100, policy = "never" } = parameters;
-  const [name] = policy.split(":");
+export function inShort({ parameters, spent, report }) {
+  const quality = report?.used ?? floorOf(parameters);
+  const [name] = (parameters.policy ?? "never").split(":");
   const chosen = quality < 100 || name === "never" ? `Quality ${quality}` : name;
   return spent ? `${chosen} · ${percent(spent.share)}` : chosen;
 }

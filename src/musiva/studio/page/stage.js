@@ -5,13 +5,15 @@ import { addressOf } from "./addresses.js";
 import { at, button, h, icon } from "./dom.js";
 import { pick } from "./examples.js";
 import { shown } from "./parameters.js";
-import { indices } from "./queue.js";
+import { deadlineInWords } from "./report.js";
+import { indices } from "./request.js";
 import { drawActive, inShort } from "./spent.js";
+import { timeBar } from "./times.js";
 
 /** @typedef {import("./pictures.js").Picture} Picture */
 /** @typedef {import("./pictures.js").PictureStore} PictureStore */
-/** @typedef {import("./queue.js").Request} Request */
-/** @typedef {import("./queue.js").Progress} Progress */
+/** @typedef {import("./request.js").Request} Request */
+/** @typedef {import("./request.js").Progress} Progress */
 /** @typedef {{prompt: string, size: string, address: string | null, picture: Picture | null, active: Progress["active"]}} Cell */
 
 const SKELETON_TILES = 36;
@@ -48,8 +50,9 @@ export class Stage {
       box.dataset.shape = cells.length || !loaded ? "pictures" : "empty";
     }
     cells.forEach((cell, index) => this.#update(/** @type {HTMLElement} */ (box.children[index]), cell));
-    const [first] = cells;
-    at("stage-caption").textContent = request || !first?.picture ? "" : describe(first.picture, cells.length);
+    const picture = request ? null : (cells[0]?.picture ?? null);
+    at("stage-caption").textContent = picture ? describe(picture, cells.length) : "";
+    showTimes(cells.length === 1 ? picture : null);
   }
 
   /**
@@ -120,15 +123,25 @@ export class Stage {
   }
 }
 
+/** @param {Picture | null} picture */
+function showTimes(picture) {
+  const { id = "", report = null } = picture ?? {};
+  if (at("stage-times").dataset.of === id) return;
+  at("stage-times").dataset.of = id;
+  at("stage-times").replaceChildren(...(report ? [timeBar(report.seconds)] : []));
+}
+
 /**
  * @param {Picture} picture
  * @param {number} number
  */
 function describe(picture, number) {
-  const { parameters, seconds } = picture;
+  const { parameters, seconds, report } = picture;
   const facts = [shown("size", parameters), `${parameters.steps ?? "?"} steps`, `${seconds.toFixed(1)} s`];
   if (number === 1) facts.splice(2, 0, `seed ${parameters.seed}`);
   if (number === 1) facts.push(`${inShort(picture).toLowerCase()}${picture.spent ? " computed" : ""}`);
+  const inTime = report && deadlineInWords(report);
+  if (number === 1 && inTime) facts.push(inTime.toLowerCase());
   return `${parameters.prompt} · ${facts.join(" · ")}`;
 }
 

@@ -7,8 +7,10 @@ import { at, button, h } from "./dom.js";
 import { announce, tell } from "./notices.js";
 import { NAMES, LABELS, shown } from "./parameters.js";
 import { fileName, snippet } from "./snippets.js";
+import { deadlineInWords, qualityInWords } from "./report.js";
 import { inWords } from "./spent.js";
 import { naturalSizeButton } from "./stage.js";
+import { timeBar } from "./times.js";
 
 /** @typedef {import("./pictures.js").Picture} Picture */
 /** @typedef {import("./pictures.js").PictureStore} PictureStore */
@@ -74,13 +76,18 @@ export class Viewer {
     image.src = addressOf(picture);
     image.alt = parameters.prompt;
     at("viewer-prompt").textContent = parameters.prompt;
-    const facts = NAMES.filter((name) => name !== "prompt" && name !== "n" && parameters[name] !== undefined);
-    at("viewer-facts").replaceChildren(
-      ...facts.flatMap((name) => [h("dt", { text: LABELS[name] }), h("dd", { text: shown(name, parameters) })]),
-      ...(picture.spent ? [h("dt", { text: "Computed" }), h("dd", { text: inWords(picture.spent) })] : []),
-      h("dt", { text: "Made" }),
-      h("dd", { text: `${new Date(picture.created).toLocaleString()}, in ${picture.seconds.toFixed(1)} s` }),
-    );
+    const { report = null, spent } = picture;
+    const given = NAMES.filter((name) => name !== "prompt" && name !== "n" && parameters[name] !== undefined);
+    const facts = /** @type {[string, string | null | undefined][]} */ ([
+      ...given.map((name) => [LABELS[name], shown(name, parameters)]),
+      ["Quality kept", report && qualityInWords(report)],
+      ["Came", report && deadlineInWords(report)],
+      ["Computed", spent && inWords(spent)],
+      ["Made", `${new Date(picture.created).toLocaleString()}, in ${picture.seconds.toFixed(1)} s`],
+    ]);
+    const told = facts.filter(([, text]) => text);
+    at("viewer-facts").replaceChildren(...told.flatMap(([name, text]) => [h("dt", { text: name }), h("dd", { text })]));
+    at("viewer-times").replaceChildren(...(report ? [timeBar(report.seconds)] : []));
     this.download.href = image.src;
     this.download.download = `${fileName(parameters)}.${picture.type.slice("image/".length)}`;
     at("viewer-code").textContent = snippet(this.#language, parameters, location.origin);

@@ -1,38 +1,43 @@
-"""The body of `POST /v1/images/generations`, checked, and what it asks of the engine."""
+"""What clients send, checked by its form; what it asks of the engine is `requests`."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from musiva.core.errors import InvalidInput, UnknownModel
-from musiva.core.provenance import exif
-from musiva.core.types import Request
-from musiva.engine import Engine
+from musiva.core.errors import InvalidInput
 from musiva.server.answers import FileFormat
 from musiva.server.errors import ApiError
 
-__all__ = ["ImagesBody", "parse_body", "to_request"]
+__all__ = ["ImagesBody", "JobBody", "PictureBody", "parse_body"]
 
 MAX_PROMPT = 32_000
 MAX_PARTIAL_IMAGES = 100
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100
 MAX_SEED = 2**63 - 1
+MAX_DEADLINE = 86_400
+MAX_PRIORITY = 100
 TEXT = f"a text of at most {MAX_PROMPT} characters"
 Word = Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"]
 WORDS = get_args(Word)
-# What of OpenAI's words is not the model's best; these need a calibrated model.
-QUALITIES = {"low": 60, "medium": 80}
-# The engine's words for what has another name in this API.
-PUBLIC = {"guidance": "guidance_scale", "num_images": "n"}
+Latency = Literal["interactive", "standard", "relaxed", "batch"]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
+Previews = Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)]
+# RFC 3339, section 5.6.
+DATE_TIME = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+)
+Instant = Annotated[str, Field(pattern=DATE_TIME)]
+B = TypeVar("B", bound="PictureBody")
 
 
-class ImagesBody(BaseModel):
-    """OpenAI's fields and ours; null is the same as absent. Descriptions say what is allowed."""
+class PictureBody(BaseModel):
+    """What a request for pictures may say: OpenAI's fields and ours; null is the same as absent.
+    Descriptions say what is allowed.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -53,6 +58,19 @@ class ImagesBody(BaseModel):
     min_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
         None, description="a whole number from 1 to 100"
     )
+    max_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="a whole number from min_quality to 100"
+    )
+    deadline: Annotated[float, Field(gt=0, le=MAX_DEADLINE)] | Instant | None = Field(
+        None,
+        description=f"seconds from now, above 0 and at most {MAX_DEADLINE}, or a date and time to "
+        "come with its offset, such as 2030-01-31T12:00:00Z",
+    )
+    latency: Latency | None = Field(None, description=", ".join(get_args(Latency)))
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = Field(
+        None, description=f"a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}"
+    )
+    tenant: str | None = Field(None, description="the name of a tenant of this server")
     background: Literal["auto", "opaque"] | None = Field(None, description="auto or opaque")
     moderation: Literal["auto", "low"] | None = Field(None, description="auto or low")
     style: Literal["vivid", "natural"] | None = Field(None, description="vivid or natural")
@@ -61,12 +79,6 @@ class ImagesBody(BaseModel):
     )
     user: str | None = Field(None, description="a text")
     safety_identifier: str | None = Field(None, description="a text")
-    stream: bool | None = Field(None, description="true or false")
-    partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] | None = Field(
-        None, description=f"a whole number from 0 to {MAX_PARTIAL_IMAGES}"
-    )
-    partial_format: FileFormat | None = Field(None, description="png, jpeg or webp")
-    progress: bool | None = Field(None, description="true or false")
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
         None, description=f"a whole number from 0 to {MAX_SEED}"
     )
@@ -89,6 +101,11 @@ class ImagesBody(BaseModel):
         return self.output_format or "png"
 
     @property
+    def num_previews(self) -> int:
+        """The most that are wanted of each picture."""
+        return 0
+
+    @property
     def without_effect(self) -> list[str]:
         """Fields that OpenAI's models read and that change nothing here; users are told."""
         warnings = []
@@ -101,13 +118,40 @@ class ImagesBody(BaseModel):
         return warnings
 
 
-def parse_body(body: bytes, max_images: int) -> ImagesBody:
+class ImagesBody(PictureBody):
+    """Of `POST /v1/images/generations`, which may answer as a stream, and of estimates."""
+
+    stream: bool | None = Field(None, description="true or false")
+    partial_images: Previews | None = Field(
+        None, description=f"a whole number from 0 to {MAX_PARTIAL_IMAGES}"
+    )
+    partial_format: FileFormat | None = Field(None, description="png, jpeg or webp")
+    progress: bool | None = Field(None, description="true or false")
+
+    @property
+    def num_previews(self) -> int:
+        return self.partial_images or 0
+
+
+class JobBody(PictureBody):
+    """Of `POST /v1/jobs`. previews: that its events may show."""
+
+    previews: Previews | None = Field(
+        None, description=f"a whole number from 0 to {MAX_PARTIAL_IMAGES}"
+    )
+
+    @property
+    def num_previews(self) -> int:
+        return self.previews or 0
+
+
+def parse_body(kind: type[B], content: bytes, max_images: int) -> B:
     """Raises ApiError (400) naming all unknown fields, or the first field that does not fit."""
     try:
-        return ImagesBody.model_validate_json(body)
+        return kind.model_validate_json(content)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-    fields = ImagesBody.model_fields
+    fields = kind.model_fields
     unknown = [str(p["loc"][0]) for p in problems if p["type"] == "extra_forbidden"]
     if unknown:
         message = f"{', '.join(unknown)}: no such field; known fields: {', '.join(fields)}"
@@ -135,71 +179,3 @@ def parse_body(body: bytes, max_images: int) -> ImagesBody:
         code="invalid_type" if first["type"].endswith("_type") else "invalid_value",
         param=name,
     )
-
-
-def to_request(engine: Engine, body: ImagesBody, request_id: str) -> Request:
-    """The engine's request, of that id. Raises UnknownModel or InvalidInput, with the names of this
-    API.
-    """
-    name = engine.pipeline.name
-    if body.model not in (None, name):
-        raise UnknownModel("model", body.model, name)
-    _check_stream(body)
-    if body.format == "png" and body.output_compression not in (None, 100):
-        allowed = "100 with output_format png, which loses nothing; 0 to 100 with jpeg and webp"
-        raise InvalidInput("output_compression", body.output_compression, allowed)
-    try:
-        request = engine.request(
-            body.prompt,
-            negative_prompt=body.negative_prompt,
-            size=_size(body.size),
-            steps=body.steps,
-            seed=body.seed,
-            guidance=body.guidance_scale,
-            num_images=body.n,
-            quality=_quality(engine, body),
-            sampler=body.sampler,
-            spacing=body.spacing,
-            shift=body.shift,
-            policy=body.policy,
-            request_id=request_id,
-        )
-    except InvalidInput as error:
-        field = PUBLIC.get(error.field, error.field)
-        if field == "quality" and body.min_quality is not None:
-            field = "min_quality"
-        raise type(error)(field, error.value, error.allowed) from error
-    if body.format != "png":
-        exif(engine.parameters(request, request.num_images - 1))
-    # OpenAI's number is the most that come: a picture may be done before.
-    most = engine.num_evaluations(request) - 1
-    return replace(request, previews=min(body.partial_images or 0, most))
-
-
-def _quality(engine: Engine, body: ImagesBody) -> int:
-    """As a number. Raises InvalidInput for a floor that is not the quality asked for."""
-    asked = QUALITIES.get(body.quality, 100) if isinstance(body.quality, str) else body.quality
-    if isinstance(body.quality, str) and engine.pipeline.calibration is None:
-        asked = 100
-    if body.min_quality is None:
-        return 100 if asked is None else asked
-    if asked not in (None, body.min_quality):
-        raise InvalidInput("min_quality", body.min_quality, f"{asked}, as quality says, or absent")
-    return body.min_quality
-
-
-def _check_stream(body: ImagesBody) -> None:
-    if body.stream and body.response_format == "url":
-        raise InvalidInput("response_format", "url", "b64_json with stream true")
-    nothing = {"partial_images": "0", "partial_format": "null", "progress": "false"}
-    for field, absent in nothing.items():
-        value = getattr(body, field)
-        if value and not body.stream:
-            raise InvalidInput(field, value, f"{absent} without stream true")
-
-
-def _size(size: str | None) -> tuple[int, int] | None:
-    if size in (None, "auto"):
-        return None
-    width, height = size.split("x")
-    return int(width), int(height)

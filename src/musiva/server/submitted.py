@@ -12,27 +12,27 @@ from musiva.core.errors import Cancelled, Unavailable
 from musiva.core.types import Event, Request
 from musiva.engine import Engine
 
-__all__ = ["Job"]
+__all__ = ["Submitted", "disconnected"]
 
 ENDS = ("done", "failed")
 STOPS = "the server is shutting down"
 
 
-class Job:
+class Submitted:
     """Submits a request when entered; whatever leaves it early, also a cancelled task, cancels the
     request: the engine drops it when its current step ends.
 
     kinds: of events to be told, beside the end. receive: of a request whose body has been read; it
-    tells when the client leaves. stopping: set when the server stops. A reader may be slow: of each
-    picture only the latest "progress" and the latest "preview" wait for it, and they are dropped
-    when the picture is there.
+    tells when the client leaves; None where no client is waited for. stopping: set when the server
+    stops. A reader may be slow: of each picture only the latest "progress" and the latest "preview"
+    wait for it, and they are dropped when the picture is there.
     """
 
     def __init__(
         self,
         engine: Engine,
         request: Request,
-        receive: Receive,
+        receive: Receive | None,
         *,
         kinds: Collection[str],
         stopping: asyncio.Event,
@@ -43,21 +43,24 @@ class Job:
         self._news: dict[tuple[str, int], Event] = {}
         self._wake = asyncio.Event()
         self._ended = False
+        self._leaving: asyncio.Future[None] | None = None
 
-    def __enter__(self) -> Job:
+    def __enter__(self) -> Submitted:
         """Raises Overloaded, or Unavailable when the engine or the server stops."""
         if self._stopping.is_set():
             raise Unavailable(STOPS)
         self._loop = asyncio.get_running_loop()
         self._engine.submit(self._request, self._listen)
-        self._leaving = asyncio.ensure_future(_disconnected(self._receive))
         self._closing = asyncio.ensure_future(self._stopping.wait())
-        for task in (self._leaving, self._closing):
-            task.add_done_callback(lambda _: self._wake.set())
+        self._closing.add_done_callback(lambda _: self._wake.set())
+        if self._receive is not None:
+            self._leaving = asyncio.ensure_future(disconnected(self._receive))
+            self._leaving.add_done_callback(lambda _: self._wake.set())
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._leaving.cancel()
+        if self._leaving is not None:
+            self._leaving.cancel()
         self._closing.cancel()
         self._news.clear()
         if not self._ended:
@@ -67,6 +70,14 @@ class Job:
     def num_before(self) -> int | None:
         """Requests before it in the queue; None once it runs."""
         return self._engine.num_before(self._request.id)
+
+    async def admitted(self) -> float:
+        """Wait until it is, which of its news is the first, if "admitted" is among `kinds`; the
+        seconds in which its pictures should be there. Raises what `next` raises, and Overloaded.
+        """
+        while (event := await self.next()) is None or event.kind != "admitted":
+            pass
+        return event.finish
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """All news up to the end. Raises what `next` raises."""
@@ -83,7 +94,7 @@ class Job:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._wake.wait()
-        if self._leaving.done():
+        if self._leaving is not None and self._leaving.done():
             self._leaving.result()
             raise Cancelled(f"request {self._request.id}: its client went away")
         if not self._news:
@@ -116,6 +127,7 @@ class Job:
         self._wake.set()
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Waits until the client has left whose request has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,0 +1,119 @@
+"""From an order to one step: items of one kind that run together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from musiva.core.types import Action, DecodeItem, DenoiseItem, EncodeItem, Kind
+from musiva.engine.sample import SampleState, Stage, choose
+from musiva.engine.scheduler.base import Turn, View
+
+__all__ = ["Former", "Frontier", "Items", "next_kind"]
+
+Items = tuple[EncodeItem, ...] | tuple[DenoiseItem, ...] | tuple[DecodeItem, ...]
+# What may run next, by kind, in order; the order of kinds is that of their first turns.
+Frontier = Mapping[Kind, Sequence[Turn]]
+
+
+def next_kind(frontier: Frontier) -> Kind:
+    """That of the first in order; rows of the others wait for a step."""
+    return next(iter(frontier))
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """max_rows: most rows of a pack, though a single sample may have more. max_encode: most prompts
+    of a step.
+    """
+
+    max_rows: int
+    max_encode: int
+
+    def frontier(self, view: View, turns: Sequence[Turn]) -> Frontier:
+        found: dict[Kind, list[Turn]] = {}
+        texts = view.state.texts
+        for turn in turns:
+            sample = turn.sample
+            if sample.stage is Stage.DECODING:
+                kind = Kind.DECODE
+            elif all(prompt in texts for prompt in sample.prompts):
+                kind = Kind.DENOISE
+            else:
+                kind = Kind.ENCODE
+            found.setdefault(kind, []).append(turn)
+        return found
+
+    def items(self, view: View, kind: Kind, turns: Sequence[Turn]) -> Items:
+        """The first, and those behind it as far as they hold up nobody before them too long, and as
+        it pays.
+        """
+        if kind is Kind.DECODE:
+            return (DecodeItem(turns[0].sample.id),)
+        if kind is Kind.ENCODE:
+            return self._prompts(view, turns)
+        return self._pack(view, turns)
+
+    def _prompts(self, view: View, turns: Sequence[Turn]) -> tuple[EncodeItem, ...]:
+        prompts: dict[str, None] = {}
+        spare = math.inf
+        for turn in turns:
+            new = [p for p in turn.sample.prompts if p not in view.state.texts]
+            seconds = view.prices.encoding(turn.sample)
+            full = len(prompts) + len(new) > self.max_encode
+            if prompts and (full or seconds > spare):
+                break
+            spare = min(spare - seconds, turn.slack)
+            prompts.update(dict.fromkeys(new))
+        return tuple(EncodeItem(prompt) for prompt in prompts)
+
+    def _pack(self, view: View, turns: Sequence[Turn]) -> tuple[DenoiseItem, ...]:
+        first = turns[0].sample
+        knee = view.prices.tariff.knee(first.rows, len(first.prompts))
+        items: list[DenoiseItem] = []
+        rows, spare = 0, math.inf
+        for turn in turns:
+            if rows >= knee:
+                break
+            sample = turn.sample
+            actions = sample.next if turn.level == sample.level else choose(sample, turn.level)
+            more = sample.rows_of(actions[-1])
+            seconds = view.prices.evaluations(sample, more / sample.rows)
+            if items and more and (rows + more > self.max_rows or seconds > spare):
+                continue
+            spare = min(spare - seconds, turn.slack)
+            rows += more
+            items.append(_denoise(sample, actions, turn.level))
+        return tuple(items)
+
+
+def _denoise(sample: SampleState, actions: tuple[Action, ...], level: int) -> DenoiseItem:
+    request = sample.request
+    return DenoiseItem(
+        sample=sample.id,
+        evaluation=sample.evaluation,
+        actions=actions,
+        path=request.path,
+        seed=request.seed + sample.index,
+        size=request.size,
+        prompts=sample.prompts,
+        guidance=request.guidance,
+        fresh=sample.fresh,
+        preview=_has_preview(sample, len(actions)),
+        probes=sample.asks.probes if actions[-1].compute else (),
+        keep=sample.asks.keep,
+        tile=sample.trip.tile,
+        level=level,
+    )
+
+
+def _has_preview(sample: SampleState, count: int) -> bool:
+    """Preview k of p comes after evaluation floor(k * e / (p + 1)) of e, or with the item that has
+    it among its `count` evaluations.
+    """
+    parts, total = sample.request.previews + 1, sample.num_evaluations
+    done, then = sample.evaluation, sample.evaluation + count
+    # The number of k with k * e / (p + 1) < d + 1 grows exactly where d is such an evaluation.
+    before, after = (-(-(d + 1) * parts // total) for d in (done, then))
+    return after > before and then < total

@@ -1,0 +1,174 @@
+"""What samples take, in seconds of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from musiva.core.pack import ROW_ALIGN
+from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Kind, Request, StepPlan
+from musiva.cost import CostModel, Work
+from musiva.engine.sample import SampleState, Stage, num_words
+from musiva.engine.state import EngineState
+
+__all__ = ["Prices", "Tariff", "work_of"]
+
+LARGEST = 1 << 16
+# Until a cost model is there all that is known is what is more and what is less.
+GUESS = CostModel(
+    {
+        Kind.ENCODE: (0.0, 1e-2, 0.0),
+        Kind.DECODE: (0.0, 0.0, 3e-6, 0.0),
+        Kind.DENOISE: (0.0, 0.0, 1e-4, *(0.0,) * 12),
+    }
+)
+
+
+@dataclass(slots=True)
+class Tariff:
+    """A cost model, and what follows from it once: answers are remembered by the shape asked for.
+
+    known: False for a guess, by which nobody should be refused. spare: packs end where more rows
+    make a row cheaper by less than this share.
+    """
+
+    cost: CostModel
+    known: bool = True
+    spare: float = 0.05
+    _evaluations: dict[tuple[int, int], float] = field(default_factory=dict)
+    _knees: dict[tuple[int, int], int] = field(default_factory=dict)
+    _decodings: dict[tuple[int, int], float] = field(default_factory=dict)
+    _encodings: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def decoding(self, size: tuple[int, int]) -> float:
+        """Seconds of a picture."""
+        found = self._decodings.get(size)
+        if found is None:
+            found = self._decodings[size] = self.cost.seconds(_decode(size))
+        return found
+
+    def encoding(self, prompts: int, words: int) -> float:
+        """Seconds of so many prompts with so many words."""
+        found = self._encodings.get((prompts, words))
+        if found is None:
+            work = Work(kind=Kind.ENCODE, items=prompts, tokens=words)
+            found = self._encodings[prompts, words] = self.cost.seconds(work)
+        return found
+
+    @classmethod
+    def guess(cls) -> Tariff:
+        return cls(GUESS, known=False)
+
+    def knee(self, rows: int, branches: int) -> int:
+        """The rows of a pack of such samples from which on it is not worth filling; nobody knows
+        them by a guess.
+        """
+        if not self.known:
+            return LARGEST
+        found = self._knees.get((rows, branches))
+        if found is None:
+            found = self.cost.knee(_evaluation(rows, branches), self.spare)
+            self._knees[rows, branches] = found
+        return found
+
+    def alone(self, request: Request, rows: int, evaluations: int) -> float:
+        """Seconds of the dense run of a request, if nothing else is there. rows: of one picture."""
+        prompts = (request.prompt, request.negative_prompt) if request.guided else (request.prompt,)
+        encode = self.encoding(len(prompts), num_words(prompts))
+        denoise = _evaluation(rows, len(prompts), request.num_images)
+        seconds = encode + evaluations * self.cost.seconds(denoise)
+        return seconds + request.num_images * self.decoding(request.size)
+
+    def evaluation(self, rows: int, branches: int) -> float:
+        """Seconds of one evaluation of a sample, in a pack of its like that is worth filling."""
+        found = self._evaluations.get((rows, branches))
+        if found is None:
+            count = max(round(self.knee(rows, branches) / rows), 1) if self.known else 1
+            found = self.cost.seconds(_evaluation(rows, branches, count)) / count
+            self._evaluations[rows, branches] = found
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """As of now: drift of the machine by kind of step, texts that are encoded already."""
+
+    tariff: Tariff
+    drift: Mapping[Kind, float]
+    texts: Collection[str]
+
+    @classmethod
+    def of(cls, tariff: Tariff, state: EngineState) -> Prices:
+        return cls(tariff, {kind: state.drift.factor(kind) for kind in Kind}, state.texts)
+
+    def left(self, sample: SampleState, level: int) -> float:
+        """Seconds of all that a sample still takes at a level."""
+        seconds = self.decoding(sample)
+        if sample.stage is Stage.DECODING:
+            return seconds
+        if any(prompt not in self.texts for prompt in sample.prompts):
+            seconds += self.encoding(sample)
+        return seconds + self.evaluations(sample, sample.left[level])
+
+    def evaluations(self, sample: SampleState, count: float) -> float:
+        """Seconds of so many evaluations of a sample in full."""
+        branches = len(sample.prompts)
+        one = self.tariff.evaluation(sample.rows, branches)
+        return count * one * self.drift[Kind.DENOISE]
+
+    def encoding(self, sample: SampleState) -> float:
+        return self.tariff.encoding(len(sample.prompts), sample.words) * self.drift[Kind.ENCODE]
+
+    def decoding(self, sample: SampleState) -> float:
+        return self.tariff.decoding(sample.request.size) * self.drift[Kind.DECODE]
+
+
+def work_of(plan: StepPlan, state: EngineState) -> Work:
+    """What a plan of samples in this record does."""
+    if plan.kind is Kind.ENCODE:
+        prompts = [item.prompt for item in plan.items if isinstance(item, EncodeItem)]
+        return Work(kind=plan.kind, items=len(prompts), tokens=num_words(prompts))
+    if plan.kind is Kind.DECODE:
+        found = [state.samples[i.sample] for i in plan.items if isinstance(i, DecodeItem)]
+        areas = [s.request.size[0] * s.request.size[1] for s in found]
+        squares = sum(area * area for area in areas)
+        return Work(kind=plan.kind, items=len(found), pixels=sum(areas), pixel_pairs=squares)
+    items = [item for item in plan.items if isinstance(item, DenoiseItem)]
+    rows = pairs = branches = paged = 0
+    for item in items:
+        action = item.actions[-1]
+        sample, count = state.samples[item.sample], len(item.computed_prompts)
+        its = sample.rows_of(action)
+        rows, branches = rows + its, branches + count
+        whole = sample.rows // len(item.prompts)
+        pairs += its * whole if not action.coarse else its * its // max(count, 1)
+        if action.compute and action.tiles is not None:
+            paged += count * whole - its
+    return Work(
+        kind=plan.kind,
+        items=len(items),
+        rows=rows,
+        pairs=pairs,
+        branches=branches,
+        paged=paged,
+        skipped=sum(len(item.actions) - item.computes for item in items),
+        previews=sum(item.preview for item in items),
+    )
+
+
+def _decode(size: tuple[int, int]) -> Work:
+    """Of one picture."""
+    width, height = size
+    area = width * height
+    return Work(kind=Kind.DECODE, items=1, pixels=area, pixel_pairs=area * area)
+
+
+def _evaluation(rows: int, branches: int, count: int = 1) -> Work:
+    """Of `count` samples of so many rows in all branches."""
+    return Work(
+        kind=Kind.DENOISE,
+        items=count,
+        rows=count * rows,
+        pairs=count * rows * max(rows // branches, ROW_ALIGN),
+        branches=count * branches,
+    )

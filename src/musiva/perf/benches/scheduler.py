@@ -1,0 +1,103 @@
+"""Bench `scheduler`: the time of a tick, and how well the cost model knows steps that it has not
+seen.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+
+from musiva.engine import Intake, Pipeline, Scheduler, StepLoop, load_pipeline, shipped_models
+from musiva.engine.scheduler.prices import Tariff
+from musiva.perf.benches.base import Findings
+from musiva.perf.benches.held_out import SCENES, SINGLES
+from musiva.perf.measure import percentile
+from musiva.perf.profile import errors_of, measure_profile, repeated_plans
+from musiva.perf.traffic import Asked, SimulatedExecutor, VirtualClock
+
+__all__ = ["KEYS", "measure"]
+
+KEYS = ("cost_model_median_error", "cost_model_p95_error", "tick_ms_256")
+REQUESTS = 256
+RUNS = 5
+TICKS = 200
+PROFILE_SECONDS, UNSEEN_SECONDS = 40.0, 90.0
+SIZES = ((64, 64), (96, 96), (128, 96), (128, 128))
+
+
+def measure(*, quick: bool) -> Findings:
+    findings = Findings()
+    if "default" not in shipped_models():
+        findings.gate.check("default_model", "not shipped", holds=True)
+        return findings
+    pipeline = load_pipeline("default")
+    profile = measure_profile(pipeline, seconds=PROFILE_SECONDS / (4 if quick else 1), check=False)
+    # Of another seed than the plans that were fitted.
+    unseen = UNSEEN_SECONDS / (6 if quick else 1)
+    plans = list(repeated_plans(pipeline, random.Random(1), seconds=unseen, runs=RUNS))
+    errors = errors_of(profile.cost, plans)
+    figures = findings.figures
+    figures["cost_model_median_error"] = errors["median"]
+    figures["cost_model_p95_error"] = errors["p95"]
+    findings.rows.append({"what": "unseen plans", "plans": len(plans), "runs": RUNS, **errors})
+    for kind in ("encode", "denoise", "decode"):
+        of_kind = [plan for plan in plans if plan.work.kind == kind]
+        if of_kind:
+            found = errors_of(profile.cost, of_kind)
+            findings.rows.append({"what": f"{kind} alone", "plans": len(of_kind), **found})
+    findings.rows.append({"what": "profile", "seconds": profile.seconds, "steps": profile.steps})
+    loop = _busy(pipeline, Tariff(profile.cost))
+    again = [loop.scheduler.schedule(loop.state, loop.clock()) for _ in range(2)]
+    same = again[0] == again[1]
+    findings.gate.check("same_state_same_plan", same, holds=same)
+    taken = []
+    for _ in range(TICKS):
+        start = time.perf_counter()
+        loop.scheduler.schedule(loop.state, loop.clock())
+        taken.append(1e3 * (time.perf_counter() - start))
+    figures["tick_ms_256"] = statistics.median(taken)
+    findings.rows.append(
+        {
+            "what": f"tick of {len(loop.state.samples)} requests in ms",
+            "median": statistics.median(taken),
+            "p95": percentile(taken, 95),
+        }
+    )
+    return findings
+
+
+def _busy(pipeline: Pipeline, tariff: Tariff) -> StepLoop:
+    """A loop with that many requests of all kinds, some way through; deadlines are tight enough for
+    levels to be lowered.
+    """
+    draw, clock = random.Random(3), VirtualClock()
+    executor = SimulatedExecutor(tariff.cost, clock)
+    scheduler = Scheduler.Config(cost=tariff.cost).build()
+    loop = StepLoop(executor, scheduler, clock=clock.now)
+    executor.state = loop.state
+    intake = Intake(pipeline, tariff=tariff)
+    prompts = (*SINGLES, *SCENES)
+    rate = 0.25 * sum(intake.seconds_alone(intake.request("a fox", size=size)) for size in SIZES)
+    i = 0
+    while len(loop.state.samples) < REQUESTS:
+        asked = Asked(
+            at=0.0,
+            prompt=draw.choice(prompts),
+            seed=i,
+            size=draw.choice(SIZES),
+            min_quality=60,
+            max_quality=100,
+            deadline=(0.6 * len(loop.state.samples) + 8.0) * rate,
+        )
+        request = intake.request(asked.prompt, **asked.options(), request_id=f"r{i}")
+        loop.submit(
+            request,
+            policies=intake.policies_of(request),
+            trip=intake.trip_of(request),
+            rows=intake.rows_of(request),
+        )
+        if i % 8 == 0:
+            loop.step()
+        i += 1
+    return loop

@@ -1,0 +1,196 @@
+"""Bench `serve`: pictures on time and at their floor, under loads below and far above what the
+dense engine can do, against the usual ways to serve, with the same engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from musiva.core.env import Env
+from musiva.cost import Profile
+from musiva.engine import Engine, Pipeline, load_pipeline, shipped_models
+from musiva.engine.pipeline import model_directory
+from musiva.perf.benches.base import Findings
+from musiva.perf.benches.contenders import CONTENDERS, OURS, WHOLE, Contender, contenders
+from musiva.perf.benches.diffusers_queue import goodput_over_diffusers
+from musiva.perf.benches.held_out import SCENES, SINGLES
+from musiva.perf.benches.serve_points import Point, Points, Setting
+from musiva.perf.benches.whole_picture import cheapest
+from musiva.perf.profile import measure_profile
+from musiva.perf.report import environment, source_tree
+from musiva.policy import floor_db
+
+__all__ = ["KEYS", "measure"]
+
+KEYS = (
+    "goodput_over_edf_dense_1.2",
+    "goodput_over_edf_dense_2.0",
+    "goodput_over_edf_whole_picture_3.0",
+    "goodput_over_edf_whole_picture_4.0",
+    "attainment_3.0",
+    "attainment_below_rival_points",
+    "goodput_over_diffusers_server",
+    "simulated_over_measured_goodput_low",
+    "simulated_over_measured_goodput_high",
+)
+LOADS = (0.8, 1.2, 2.0, 3.0, 4.0)
+SCALES = (1.5, 4.0)
+SIZES = {(64, 64): 3.0, (96, 96): 2.0, (128, 96): 1.0, (128, 128): 1.0}
+# As `region` measures promises.
+STEPS = 50
+MIN_QUALITY = 60
+PROFILE_SECONDS = 40.0
+# A rival is ahead where it is so by more than this.
+AHEAD = 0.02
+QUICK_LOADS, QUICK_ARRIVALS = (3.0,), 24
+FIRST_SEED = 5000
+Key = tuple[str, float, float]
+
+
+def measure(*, quick: bool) -> Findings:
+    findings = Findings()
+    if "default" not in shipped_models():
+        findings.gate.check("default_model", "not shipped", holds=True)
+        return findings
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    pipeline = load_pipeline("default")
+    setting = Setting(
+        prompts=(*SINGLES, *SCENES),
+        sizes=SIZES,
+        steps=STEPS,
+        min_quality=MIN_QUALITY,
+        arrivals=QUICK_ARRIVALS if quick else 300,
+        loads=QUICK_LOADS if quick else LOADS,
+        scales=SCALES[1:] if quick else SCALES,
+    )
+    cache = _cache() / ("quick" if quick else "long")
+    profile = Profile.read(cache / "profile.json")
+    if profile is None:
+        seconds = PROFILE_SECONDS / (4 if quick else 1)
+        profile = measure_profile(pipeline, seconds=seconds, check=False)
+        profile.write(cache / "profile.json")
+    points = Points(pipeline, profile.cost, setting, cache)
+    points.prepare()
+    findings.rows.append(
+        {
+            "what": "dense engine",
+            "rate": points.rate,
+            "alone": {f"{w}x{h}": x for (w, h), x in points.alone.items()},
+        }
+    )
+    if not _check_bytes(findings, points):
+        return findings
+    whole, rows = points.remembered("whole", lambda: _whole_picture(pipeline, quick=quick))
+    findings.rows += [*rows, {"what": "whole picture, chosen", "options": dict(whole)}]
+    every = contenders(whole) if whole else list(CONTENDERS)
+    measured, simulated = _sweep(points, every)
+    for found, what in ((measured, "measured"), (simulated, "simulated")):
+        findings.rows += [point.row(what) for point in found.values()]
+    findings.figures |= _figures(measured, simulated, setting)
+    findings.figures["goodput_over_diffusers_server"] = goodput_over_diffusers(
+        findings, points, every[0], quick=quick
+    )
+    return findings
+
+
+def _cache() -> Path:
+    """Of what an interrupted run had measured, of this source, on this device."""
+    facts = environment()
+    told = f"{source_tree()} {facts['device']} {facts['threads']}"
+    where = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return Env.read().cache_dir / "bench-serve" / where
+
+
+def _check_bytes(findings: Findings, points: Points) -> bool:
+    """Under load, in packs, what has one level is the same picture as alone."""
+    dense = Contender("dense", "edf", {"min_quality": None, "max_quality": None})
+    fates = points.pictures(dense, 2.0, 4.0)
+    came = [(i, fate.picture) for i, fate in enumerate(fates) if fate.picture is not None]
+    same = [np.array_equal(picture, points.dense[i]) for i, picture in came]
+    findings.gate.check("compared_under_load", len(same), holds=len(same) > 0)
+    return findings.gate.check("same_bytes_under_load", sum(same), holds=all(same))
+
+
+def _whole_picture(
+    pipeline: Pipeline, *, quick: bool
+) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """The strongest rival's way, on the prompts that ours was calibrated on."""
+    prompts = _calibration_prompts(pipeline.name)[: 8 if quick else None]
+    with Engine(pipeline) as engine:
+        found, rows = cheapest(
+            engine,
+            prompts,
+            steps=STEPS,
+            floor=floor_db(MIN_QUALITY),
+            first_seed=FIRST_SEED,
+        )
+    return dict(found), [dict(row) for row in rows]
+
+
+def _calibration_prompts(model: str) -> list[str]:
+    path = Path(model_directory(model)) / "calibration" / "prompts.txt"
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _sweep(points: Points, every: Sequence[Contender]) -> tuple[dict[Key, Point], dict[Key, Point]]:
+    measured: dict[Key, Point] = {}
+    simulated: dict[Key, Point] = {}
+    setting = points.setting
+    total = len(setting.scales) * len(setting.loads) * len(every)
+    for scale in setting.scales:
+        for load in setting.loads:
+            for contender in every:
+                key = contender.name, load, scale
+                simulated[key] = points.simulated(contender, load, scale)
+                measured[key] = points.measured(contender, load, scale)
+                print(
+                    f"[{len(measured)}/{total}] {contender.name}, load {load}, deadline {scale}: "
+                    f"attainment {measured[key].score.attainment:.3f}, simulated "
+                    f"{simulated[key].score.attainment:.3f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    return measured, simulated
+
+
+def _figures(
+    measured: dict[Key, Point], simulated: dict[Key, Point], setting: Setting
+) -> dict[str, float | None]:
+    """Of two deadlines the lower figure counts."""
+
+    def over(rival: str, load: float) -> float | None:
+        found = []
+        for scale in setting.scales:
+            if (OURS, load, scale) in measured and (rival, load, scale) in measured:
+                theirs = measured[rival, load, scale].score.goodput
+                found.append(measured[OURS, load, scale].score.goodput / max(theirs, 1e-9))
+        return min(found, default=None)
+
+    ahead = sum(
+        point.score.attainment > measured[OURS, load, scale].score.attainment + AHEAD
+        for (name, load, scale), point in measured.items()
+        if name != OURS
+    )
+    ratios = [
+        simulated[key].score.goodput / point.score.goodput
+        for key, point in measured.items()
+        if point.score.goodput > 0.0
+    ]
+    reached = measured.get((OURS, 3.0, 4.0))
+    return {
+        "goodput_over_edf_dense_1.2": over("edf_admission", 1.2),
+        "goodput_over_edf_dense_2.0": over("edf_admission", 2.0),
+        "goodput_over_edf_whole_picture_3.0": over(WHOLE, 3.0),
+        "goodput_over_edf_whole_picture_4.0": over(WHOLE, 4.0),
+        "attainment_3.0": None if reached is None else reached.score.attainment,
+        "attainment_below_rival_points": float(ahead),
+        "simulated_over_measured_goodput_low": min(ratios, default=None),
+        "simulated_over_measured_goodput_high": max(ratios, default=None),
+    }

@@ -1,0 +1,177 @@
+"""Points of bench `serve`: one contender, one load, one deadline; run for real, and simulated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from musiva.cost import CostModel
+from musiva.engine import Engine, InlineExecutor, Intake, Pipeline, Scheduler, StepLoop
+from musiva.perf.benches.contenders import Contender
+from musiva.perf.quality import psnr
+from musiva.perf.traffic import (
+    Asked,
+    Fate,
+    Mix,
+    RealClock,
+    Score,
+    drive,
+    make_trace,
+    scaled,
+    score,
+    simulate,
+)
+from musiva.policy import floor_db
+
+__all__ = ["Point", "Points", "Setting"]
+
+T = TypeVar("T")
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What the bench asks for. sizes: with weights. scales: of deadlines, times what the dense run
+    takes alone. loads: times the rate at which the dense engine saturates.
+    """
+
+    prompts: Sequence[str]
+    sizes: Mapping[Size, float]
+    steps: int
+    min_quality: int
+    arrivals: int
+    loads: Sequence[float]
+    scales: Sequence[float]
+    seed: int = 17
+
+    def digest(self, *more: object) -> str:
+        """Of all that points depend on."""
+        text = json.dumps([repr(self), *map(repr, more)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    contender: str
+    load: float
+    scale: float
+    score: Score
+
+    def row(self, what: str) -> Mapping[str, object]:
+        own = {"contender": self.contender, "load": self.load, "deadline": self.scale}
+        return {"what": what, **own, **self.score.row()}
+
+
+@dataclass(slots=True)
+class Points:
+    """Runs points on one pipeline, and remembers those that are done in `cache`, so that a run that
+    was interrupted goes on where it was. dense: the picture of each request of the trace by its own
+    dense run.
+    """
+
+    pipeline: Pipeline
+    cost: CostModel
+    setting: Setting
+    cache: Path
+    alone: Mapping[Size, float] = field(default_factory=dict)
+    rate: float = 0.0
+    dense: list[np.ndarray] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Make the dense pictures; measure what the dense run takes alone, and the rate at which it
+        saturates, or remember that.
+        """
+        with Engine(self.pipeline) as engine:
+            found = self.remembered("alone", lambda: self._measured_alone(engine))
+            self.alone = {size: found["{}x{}".format(*size)] for size in self.setting.sizes}
+            self.dense = list(self._dense_pictures(engine))
+        self.rate = self.remembered("rate", self._saturated)
+
+    def remembered(self, name: str, measure: Callable[[], T]) -> T:
+        """What was measured of that name, in an earlier run perhaps."""
+        file = self.cache / f"{self.setting.digest(name)}.json"
+        if file.is_file():
+            return json.loads(file.read_text("utf-8"))
+        found = measure()
+        self.cache.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found), "utf-8")
+        return found
+
+    def trace(self, rate: float, scale: float | None) -> list[Asked]:
+        """The requests of all points, at a rate, with deadlines of a scale."""
+        setting = self.setting
+        deadlines = {} if scale is None else {s: scale * x for s, x in self.alone.items()}
+        mix = Mix(
+            prompts=setting.prompts,
+            sizes=setting.sizes,
+            deadlines=deadlines,
+            steps=setting.steps,
+            min_quality=setting.min_quality,
+            max_quality=100,
+        )
+        return make_trace("poisson", mix, rate=rate, count=setting.arrivals, seed=setting.seed)
+
+    def measured(self, contender: Contender, load: float, scale: float) -> Point:
+        """For real, or what was remembered of it."""
+
+        def measure() -> dict[str, Any]:
+            fates = self._drive(contender, self.trace(load * self.rate, scale))
+            kept = [self._is_kept(i, fate) for i, fate in enumerate(fates)]
+            return dict(score(fates, kept).row())
+
+        name = f"{contender.name} {contender.asks} {load} {scale}"
+        return Point(contender.name, load, scale, Score(**self.remembered(name, measure)))
+
+    def simulated(self, contender: Contender, load: float, scale: float) -> Point:
+        trace = contender.rewritten(self.trace(load * self.rate, scale))
+        config = Scheduler.Config(discipline=contender.discipline, cost=self.cost)
+        fates, kept = simulate(self.pipeline, config, trace)
+        return Point(contender.name, load, scale, score(fates, kept))
+
+    def pictures(self, contender: Contender, load: float, scale: float) -> list[Fate]:
+        return self._drive(contender, self.trace(load * self.rate, scale))
+
+    def _drive(self, contender: Contender, trace: Sequence[Asked]) -> list[Fate]:
+        clock = RealClock()
+        config = Scheduler.Config(discipline=contender.discipline, cost=self.cost)
+        loop = StepLoop(InlineExecutor(self.pipeline), config.build(), clock=clock.now)
+        intake = Intake(self.pipeline, tariff=loop.scheduler.tariff)
+        return drive(loop, intake, contender.rewritten(trace), clock)
+
+    def _is_kept(self, index: int, fate: Fate) -> float:
+        if fate.picture is None:
+            return 0.0
+        floor = floor_db(self.setting.min_quality)
+        return float(psnr(fate.picture, self.dense[index]) >= floor)
+
+    def _saturated(self) -> float:
+        """Pictures a second, with all of the trace there at once, in packs of ours."""
+        dense = Contender("dense", "fifo", {"min_quality": None, "max_quality": None})
+        fates = self._drive(dense, scaled(self.trace(1.0, None), faster=1e9))
+        return len(fates) / max(fate.seconds for fate in fates if fate.seconds is not None)
+
+    def _measured_alone(self, engine: Engine) -> dict[str, float]:
+        sizes = self.setting.sizes
+        return {"{}x{}".format(*size): self._seconds_alone(engine, size) for size in sizes}
+
+    def _seconds_alone(self, engine: Engine, size: Size) -> float:
+        taken, steps = [], self.setting.steps
+        for seed in range(4):
+            start = time.perf_counter()
+            engine.generate(self.setting.prompts[seed], size=size, steps=steps, seed=seed)
+            taken.append(time.perf_counter() - start)
+        return statistics.median(taken[1:])
+
+    def _dense_pictures(self, engine: Engine) -> Iterator[np.ndarray]:
+        for asked in self.trace(1.0, None):
+            options: dict[str, Any] = {"size": asked.size, "steps": asked.steps, "seed": asked.seed}
+            (picture,) = engine.generate(asked.prompt, **options)
+            yield np.asarray(picture)

@@ -1,0 +1,100 @@
+"""A trace in simulated time: the same loop, scheduler and policies, over an executor that asks the
+cost model instead of a device.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from musiva.core.types import DenoiseItem, Outcome, StepPlan, StepResult
+from musiva.cost import CostModel
+from musiva.engine import Intake, Pipeline, Scheduler, StepLoop
+from musiva.engine.scheduler.prices import work_of
+from musiva.engine.state import EngineState
+from musiva.perf.traffic.clock import VirtualClock
+from musiva.perf.traffic.drive import Fate, drive
+from musiva.perf.traffic.trace import Asked
+from musiva.policy import Calibration, floor_db
+
+__all__ = ["SimulatedExecutor", "likely_kept", "simulate"]
+
+# Of the logarithm of surprise, between pictures and within one; measured on the default model.
+BETWEEN, WITHIN = 0.35, 0.35
+# The 5th percentile of a normal distribution is so many of its deviations below the mean.
+FIFTH = 1.645
+
+
+class SimulatedExecutor:
+    """Takes the time that a cost model says, and makes no pictures. What policies measure is drawn
+    as it is distributed, of each sample the same in every run.
+    """
+
+    def __init__(self, cost: CostModel, clock: VirtualClock) -> None:
+        self.cost = cost
+        self.clock = clock
+        self.state: EngineState | None = None
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        assert self.state is not None, "it is told of the record that it works for"
+        work = work_of(plan, self.state)
+        seconds = self.cost.seconds(work)
+        self.clock.advance(seconds)
+        outcomes = tuple(
+            Outcome(measured=_measured(item))
+            if isinstance(item, DenoiseItem)
+            else Outcome(picture=0)
+            for item in plan.items
+        )
+        return StepResult(plan.number, outcomes, seconds, work.rows)
+
+    def put_latent(self, sample: str, latent_CHW: Tensor) -> None:
+        """There are none."""
+
+    def check_integrity(self, live: Sequence[str]) -> None:
+        """It keeps nothing."""
+
+
+def simulate(
+    pipeline: Pipeline, config: Scheduler.Config, trace: Sequence[Asked]
+) -> tuple[list[Fate], list[float]]:
+    """What becomes of each request, and how likely its picture keeps its floor. The scheduler has
+    to have a cost model.
+    """
+    assert config.cost is not None
+    clock = VirtualClock()
+    executor = SimulatedExecutor(config.cost, clock)
+    loop = StepLoop(executor, config.build(), clock=clock.now)
+    executor.state = loop.state
+    intake = Intake(pipeline, tariff=loop.scheduler.tariff)
+    fates = drive(loop, intake, trace, clock)
+    return fates, [likely_kept(fate, pipeline.calibration) for fate in fates]
+
+
+def likely_kept(fate: Fate, calibration: Calibration | None) -> float:
+    """How likely a picture keeps what was promised, by what was measured of the lowest level that
+    it used, if decibels are distributed normally.
+    """
+    report = fate.report
+    if report is None:
+        return 0.0
+    if calibration is None or report.used == 100:
+        return 1.0
+    rows = [row for row in calibration.table if row.psnr_low >= floor_db(report.used) - 1e-6]
+    if not rows:
+        return 1.0
+    row = min(rows, key=lambda row: row.psnr_low)
+    deviation = max(row.psnr - row.psnr_low, 1e-3) / FIFTH
+    above = (row.psnr - floor_db(report.promised)) / deviation
+    return 0.5 * (1.0 + math.erf(above / math.sqrt(2.0)))
+
+
+def _measured(item: DenoiseItem) -> dict[str, float]:
+    if "surprise" not in item.probes or item.evaluation == 0:
+        return {}
+    own = random.Random(f"{item.seed}").gauss(0.0, BETWEEN)
+    here = random.Random(f"{item.seed} {item.last}").gauss(0.0, WITHIN)
+    return {"surprise": math.exp(own + here)}
