@@ -27,7 +27,7 @@ from musiva.server import AppConfig
 from musiva.telemetry import Metrics
 from tests.client.conftest import Live
 from tests.client.scripted import STREAM, answer, completed, event, progress, scripted
-from tests.server.live import live_server, wait_until
+from tests.server.live import asked_until, live_server, wait_until
 
 SMALL: dict[str, Any] = {"size": (16, 24), "steps": 3, "seed": 5}
 OTHERS: dict[str, Any] = {
@@ -77,7 +77,9 @@ def test_none_is_the_default_here_and_there(engine: RemoteEngine, live: Live) ->
 
 def test_events_are_the_engines(engine: RemoteEngine, live: Live) -> None:
     options = SMALL | {"steps": 8, "num_images": 2, "previews": 3, "policy": "ras:side=1"}
-    told, expected = (list(one.stream("a fox", **options)) for one in (engine, live.engine))
+    kinds = [lambda e, kind=kind: e.kind == kind for kind in ("progress", "preview")]
+    told = asked_until(lambda: list(engine.stream("a fox", **options)), *kinds)
+    expected = list(live.engine.stream("a fox", **options))
     assert len({e.request for e in told}) == 1
     assert told[-1] == Event(told[0].request, "done")
     by_place = {(e.kind, e.index, e.evaluation): e for e in expected}

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 
@@ -17,7 +17,17 @@ from musiva.server import AppConfig, bind, create_app
 from musiva.server.serve import Server
 from musiva.telemetry import Metrics
 
-__all__ = ["connect", "events_in", "live_server", "raw_request", "slots_of", "wait_until"]
+__all__ = [
+    "asked_until",
+    "connect",
+    "events_in",
+    "live_server",
+    "raw_request",
+    "slots_of",
+    "wait_until",
+]
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -51,6 +61,20 @@ def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> float:
         assert time.monotonic() - start < seconds, "waited in vain"
         time.sleep(0.005)
     return time.monotonic() - start
+
+
+def asked_until(ask: Callable[[], list[T]], *ready: Callable[[T], object]) -> list[T]:
+    """What `ask` gave in the end, with at least one event that each of `ready` holds of: a stream
+    drops news that its reader was too slow for, so that a busy machine may have to ask again.
+    """
+    found: list[T] = []
+
+    def done() -> bool:
+        found[:] = ask()
+        return all(any(is_one(event) for event in found) for is_one in ready)
+
+    wait_until(done)
+    return found
 
 
 def events_in(content: bytes) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.server.live import asked_until
+
 URL = "/v1/images/generations"
 BODY = {"prompt": "a red fox", "size": "48x32", "steps": 6, "seed": 1}
 # 2 x 3 tiles, of which three are computed at four of six evaluations.
@@ -58,11 +60,12 @@ def test_a_policy_with_tiles(client: TestClient, response_format: str) -> None:
 
 
 def test_partial_images_and_progress_tell_which_tiles_were_active(client: TestClient) -> None:
-    events = streamed(client, policy=RAS)
+    events = asked_until(
+        lambda: streamed(client, policy=RAS), lambda event: of([event], "partial_image")
+    )
     (completed,) = of(events, "completed")
     progress = [event for event in of(events, "progress") if event["evaluation"]]
     partial = of(events, "partial_image")
-    assert partial
     for event in (*partial, *progress):
         assert event["tiles"] == [2, 3]
         active = event["active_tiles"]

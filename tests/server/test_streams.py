@@ -17,7 +17,7 @@ from PIL import Image
 from musiva.core.provenance import read_parameters
 from musiva.engine import Engine, Pipeline, Scheduler
 from musiva.telemetry import Metrics
-from tests.server.live import events_in, live_server, wait_until
+from tests.server.live import asked_until, events_in, live_server, wait_until
 
 URL = "/v1/images/generations"
 
@@ -32,6 +32,16 @@ def ask(url: str, **body: object) -> list[dict[str, Any]]:
     response = httpx.post(url, json={"prompt": "a fox", "stream": True, **body}, timeout=30)
     assert response.status_code == 200, response.text
     return events_in(response.content)
+
+
+def asked_for_previews(url: str, *, n: int = 1, **body: object) -> list[dict[str, Any]]:
+    """With a partial image of each picture."""
+    ready = [lambda e, i=i: is_partial(e) and e["index"] == i for i in range(n)]
+    return asked_until(lambda: ask(url, n=n, **body), *ready)
+
+
+def is_partial(event: dict[str, Any]) -> bool:
+    return event["type"].endswith("partial_image")
 
 
 def pixels(event: dict[str, Any]) -> np.ndarray:
@@ -64,7 +74,7 @@ def test_a_stream_without_partial_images_is_its_picture(url: str, output_format:
 
 def test_partial_images_and_progress_of_several_pictures(url: str, engine: Engine) -> None:
     body = {"n": 2, "seed": 8, "steps": 8, "size": "32x48", "partial_images": 3, "progress": True}
-    events = ask(url, **body)
+    events = asked_for_previews(url, **body)
     counts = Counter((event["type"].split(".")[1], event["index"]) for event in events)
     final = {e["index"]: e for e in events if e["type"] == "image_generation.completed"}
     expected = engine.generate("a fox", num_images=2, seed=8, steps=8, size=(32, 48))
@@ -73,7 +83,7 @@ def test_partial_images_and_progress_of_several_pictures(url: str, engine: Engin
         assert final[index]["seed"] == 8 + index
         assert counts["completed", index] == 1
         # A reader may miss some of these, never their order.
-        partial = [e for e in events if e["type"].endswith("partial_image") and e["index"] == index]
+        partial = [e for e in events if is_partial(e) and e["index"] == index]
         assert 1 <= len(partial) <= 3
         assert [e["partial_image_index"] for e in partial] == list(range(len(partial)))
         evaluations = [e["evaluation"] for e in partial]
@@ -90,15 +100,15 @@ def test_partial_images_and_progress_of_several_pictures(url: str, engine: Engin
 
 
 def test_partial_images_in_their_format(url: str) -> None:
-    events = ask(url, steps=4, partial_images=3, output_format="webp", output_compression=50)
+    asked = {"output_format": "webp", "output_compression": 50}
+    events = asked_for_previews(url, steps=4, partial_images=3, **asked)
     for event in events:
         image = Image.open(io.BytesIO(base64.b64decode(event["b64_json"])))
         assert (image.format, event["output_format"]) == ("WEBP", "webp")
 
 
 def test_partial_images_in_a_format_of_their_own(url: str) -> None:
-    *partial, last = ask(url, steps=4, partial_images=3, partial_format="jpeg")
-    assert partial
+    *partial, last = asked_for_previews(url, steps=4, partial_images=3, partial_format="jpeg")
     for event in partial:
         image = Image.open(io.BytesIO(base64.b64decode(event["b64_json"])))
         assert (image.format, event["output_format"]) == ("JPEG", "jpeg")
