@@ -13,7 +13,14 @@ from musiva.core.types import Kind
 from musiva.cost import Profile, Work, profile_path
 from musiva.engine import Pipeline, load_pipeline
 from musiva.perf import profile
-from musiva.perf.profile import errors_of, machine_of, measure_profile, profile_of, repeated_plans
+from musiva.perf.profile import (
+    Repeated,
+    errors_of,
+    machine_of,
+    measure_profile,
+    profile_of,
+    repeated_steps,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +46,25 @@ def test_a_profile_tells_seconds_of_every_kind(pipeline: Pipeline) -> None:
         assert 0.0 < found.cost.seconds(work) < 1.0, kind
 
 
-def test_repeated_plans_run_the_same_again(pipeline: Pipeline) -> None:
-    plans = list(repeated_plans(pipeline, random.Random(0), seconds=1.0, runs=3))
-    assert {plan.work.kind for plan in plans} == set(Kind)
-    assert all(len(plan.seconds) == 3 for plan in plans)
-    assert errors_of(measure_profile(pipeline, seconds=1.0, check=False).cost, plans)
+def test_steps_come_again_after_the_same_steps(pipeline: Pipeline) -> None:
+    cost = measure_profile(pipeline, seconds=1.0, check=False).cost
+    steps = list(repeated_steps(pipeline, cost, random.Random(0), seconds=1.0, runs=3))
+    assert {step.work.kind for step in steps} == set(Kind)
+    assert all(len(step.seconds) == len(step.predicted) == 3 for step in steps)
+    first = cost.seconds(steps[0].work)
+    assert steps[0].predicted[0] == first
+    # Corrected by what came before.
+    assert steps[0].predicted[1] != first
 
 
-def test_no_plans_no_errors(pipeline: Pipeline) -> None:
-    cost = measure_profile(pipeline, seconds=0.2, check=False).cost
-    assert errors_of(cost, []) == {}
+def test_errors_are_of_medians_and_scatter_of_single_times() -> None:
+    work = Work(kind=Kind.ENCODE, items=1, tokens=4)
+    step = Repeated(work, seconds=(1.0, 2.0, 4.0), predicted=(3.0, 0.0, 9.0))
+    assert step.error == 0.5
+    assert step.scatter == [0.5, 0.0, 1.0]
+    found = errors_of([step])
+    assert (found["median"], found["p95"], found["repeatability"]) == (0.5, 0.5, 0.5)
+    assert errors_of([]) == {}
 
 
 def test_it_is_measured_once(

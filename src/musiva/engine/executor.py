@@ -127,14 +127,6 @@ class InlineExecutor:
         slot = self._slots[sample]
         return unpatchify(slot.latent_LC, slot.grid, self.pipeline.denoiser.patch)
 
-    def slots(self) -> Mapping[str, Slot]:
-        """All slots as they are now, for `go_back`."""
-        return {sample: replace(slot) for sample, slot in self._slots.items()}
-
-    def go_back(self, slots: Mapping[str, Slot]) -> None:
-        """Undo what has become of samples since then, but for what is kept of them in the store."""
-        self._slots = {sample: replace(slot) for sample, slot in slots.items()}
-
     @torch.inference_mode()
     def skipped_latents(self, item: DenoiseItem) -> list[Tensor]:
         """The latents after each evaluation that an item skips, before it is executed and without a

@@ -14,16 +14,16 @@ import torch
 from musiva.core.env import Env
 from musiva.core.errors import BadCheckpoint
 from musiva.core.types import StepPlan, StepResult
-from musiva.cost import CostModel, Machine, Profile, Work, fit, profile_path
+from musiva.cost import CostModel, Drift, Machine, Profile, Work, fit, profile_path
 from musiva.engine import InlineExecutor, Intake, Pipeline, Scheduler, StepLoop
 from musiva.engine.scheduler.prices import Tariff, work_of
 from musiva.perf.measure import percentile
 
-__all__ = ["Repeated", "machine_of", "measure_profile", "profile_of", "repeated_plans"]
+__all__ = ["Repeated", "machine_of", "measure_profile", "profile_of", "repeated_steps"]
 
 log = logging.getLogger(__name__)
 Tell = Callable[[float], None]
-# Of a probe, how much of its time goes into plans that it is then compared with, and how often
+# Of a probe, how much of its time goes into loads that it is then compared with, and how often
 # each of these runs.
 CHECK_SHARE, RUNS = 0.3, 5
 QUICK_SECONDS = 4.0
@@ -36,14 +36,24 @@ WORDS = ("a red fox", "and", "two blue birds", "under", "an old tree", "in", "th
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A plan that ran several times. work: what it does."""
+    """A step that came several times, always after the same steps. work: what it does. predicted:
+    what a cost model said of each time just before, corrected by all steps until then.
+    """
 
     work: Work
     seconds: tuple[float, ...]
+    predicted: tuple[float, ...]
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+    def error(self) -> float:
+        """Relative, of the medians."""
+        return abs(statistics.median(self.predicted) / statistics.median(self.seconds) - 1.0)
+
+    @property
+    def scatter(self) -> list[float]:
+        """Of each time against the median: what the machine itself does not repeat."""
+        median = statistics.median(self.seconds)
+        return [abs(seconds / median - 1.0) for seconds in self.seconds]
 
 
 @dataclass(slots=True)
@@ -109,8 +119,9 @@ def measure_profile(
     cost = fit(recorder.measured)
     errors: dict[str, float] = {}
     if check:
-        plans = repeated_plans(pipeline, draw, seconds=seconds - fitting, runs=RUNS)
-        errors = errors_of(cost, list(plans))
+        errors = errors_of(
+            list(repeated_steps(pipeline, cost, draw, seconds=seconds - fitting, runs=RUNS))
+        )
     tell(1.0)
     return Profile(
         machine=machine_of(pipeline),
@@ -121,57 +132,49 @@ def measure_profile(
     )
 
 
-def errors_of(cost: CostModel, plans: list[Repeated]) -> dict[str, float]:
-    """Relative errors against the median of each plan's runs; and those of single runs."""
-    if not plans:
+def errors_of(steps: list[Repeated]) -> dict[str, float]:
+    """Relative errors of predictions, and what single times differ from their median."""
+    if not steps:
         return {}
-    errors = [abs(cost.seconds(plan.work) / plan.median - 1.0) for plan in plans]
-    single = [abs(s / plan.median - 1.0) for plan in plans for s in plan.seconds]
+    errors = [step.error for step in steps]
+    scatter = [value for step in steps for value in step.scatter]
     return {
         "median": statistics.median(errors),
         "p95": percentile(errors, 95),
-        "repeatability": statistics.median(single),
-        "repeatability_p95": percentile(single, 95),
+        "repeatability": statistics.median(scatter),
+        "repeatability_p95": percentile(scatter, 95),
     }
 
 
-def repeated_plans(
-    pipeline: Pipeline, draw: random.Random, *, seconds: float, runs: int
+def repeated_steps(
+    pipeline: Pipeline, cost: CostModel, draw: random.Random, *, seconds: float, runs: int
 ) -> Iterator[Repeated]:
-    """Steps of mixed loads for so many seconds, each of which runs several times."""
-    start = time.perf_counter()
+    """Of mixed loads for so many seconds, each of which runs several times from its beginning, as
+    steps come in use: one that is repeated at once finds all it needs in the caches.
+    """
+    start, drift = time.perf_counter(), Drift()
     while time.perf_counter() - start < seconds:
-        loop, executor = _loaded(pipeline, draw)
-        while (plan := loop.scheduler.schedule(loop.state, loop.clock())) is not None:
-            if not plan.items:
-                break
-            work = work_of(plan, loop.state)
-            slots, results = executor.slots(), []
-            for _ in range(runs):
-                executor.go_back(slots)
-                results.append(executor.execute(plan))
-            yield Repeated(work, tuple(result.seconds for result in results))
-            if time.perf_counter() - start > seconds:
-                return
-            loop.enter(plan, results[-1])
+        seed, times = draw.random(), []
+        for _ in range(runs):
+            recorder, told = Recorder(), []
+            _load(pipeline, random.Random(seed), recorder)
+            for work, taken in recorder.measured:
+                expected = cost.seconds(work)
+                told.append((work, taken, expected * drift.factor(work.kind)))
+                drift = drift.after(work.kind, expected, taken)
+            times.append(told)
+        for (work, *_), *others in (zip(*step, strict=True) for step in zip(*times, strict=True)):
+            taken, predicted = others
+            yield Repeated(work, taken, predicted)
 
 
 def _load(pipeline: Pipeline, draw: random.Random, recorder: Recorder | None) -> None:
-    loop, _ = _loaded(pipeline, draw, recorder)
-    while loop.step() is not None:
-        pass
-
-
-def _loaded(
-    pipeline: Pipeline, draw: random.Random, recorder: Recorder | None = None
-) -> tuple[StepLoop, InlineExecutor]:
-    """A loop with one to eight requests of random sizes, guidance and policies, in packs of a
-    random size.
-    """
+    """One to eight requests of random sizes, guidance and policies, in packs of a random size."""
     max_rows = draw.choice((16, 128, 256, 512, 1024, 2048, 4096))
-    executor = InlineExecutor(pipeline)
     scheduler = Scheduler.Config(discipline="fifo", max_rows=max_rows).build()
-    loop = StepLoop(executor, scheduler, None if recorder is None else recorder.observe)
+    loop = StepLoop(
+        InlineExecutor(pipeline), scheduler, None if recorder is None else recorder.observe
+    )
     if recorder is not None:
         recorder.loop = loop
     intake = Intake(pipeline, tariff=Tariff.guess())
@@ -193,7 +196,8 @@ def _loaded(
             trip=intake.trip_of(request),
             rows=intake.rows_of(request),
         )
-    return loop, executor
+    while loop.step() is not None:
+        pass
 
 
 def _sizes(pipeline: Pipeline) -> list[tuple[int, int]]:

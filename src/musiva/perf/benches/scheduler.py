@@ -13,7 +13,7 @@ from musiva.engine.scheduler.prices import Tariff
 from musiva.perf.benches.base import Findings
 from musiva.perf.benches.held_out import SCENES, SINGLES
 from musiva.perf.measure import percentile
-from musiva.perf.profile import errors_of, measure_profile, repeated_plans
+from musiva.perf.profile import errors_of, measure_profile, repeated_steps
 from musiva.perf.traffic import Asked, SimulatedExecutor, VirtualClock
 
 __all__ = ["KEYS", "measure"]
@@ -33,19 +33,18 @@ def measure(*, quick: bool) -> Findings:
         return findings
     pipeline = load_pipeline("default")
     profile = measure_profile(pipeline, seconds=PROFILE_SECONDS / (4 if quick else 1), check=False)
-    # Of another seed than the plans that were fitted.
-    unseen = UNSEEN_SECONDS / (6 if quick else 1)
-    plans = list(repeated_plans(pipeline, random.Random(1), seconds=unseen, runs=RUNS))
-    errors = errors_of(profile.cost, plans)
+    # Of another seed than the steps that were fitted.
+    draw, unseen = random.Random(1), UNSEEN_SECONDS / (6 if quick else 1)
+    steps = list(repeated_steps(pipeline, profile.cost, draw, seconds=unseen, runs=RUNS))
+    errors = errors_of(steps)
     figures = findings.figures
     figures["cost_model_median_error"] = errors["median"]
     figures["cost_model_p95_error"] = errors["p95"]
-    findings.rows.append({"what": "unseen plans", "plans": len(plans), "runs": RUNS, **errors})
+    findings.rows.append({"what": "unseen steps", "steps": len(steps), "runs": RUNS, **errors})
     for kind in ("encode", "denoise", "decode"):
-        of_kind = [plan for plan in plans if plan.work.kind == kind]
-        if of_kind:
-            found = errors_of(profile.cost, of_kind)
-            findings.rows.append({"what": f"{kind} alone", "plans": len(of_kind), **found})
+        if of_kind := [step for step in steps if step.work.kind == kind]:
+            found = errors_of(of_kind)
+            findings.rows.append({"what": f"{kind} alone", "steps": len(of_kind), **found})
     findings.rows.append({"what": "profile", "seconds": profile.seconds, "steps": profile.steps})
     loop = _busy(pipeline, Tariff(profile.cost))
     again = [loop.scheduler.schedule(loop.state, loop.clock()) for _ in range(2)]
