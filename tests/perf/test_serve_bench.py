@@ -47,6 +47,8 @@ def test_points_are_measured_once(points: Points) -> None:
     for contender in CONTENDERS:
         found = points.measured(contender, 2.0, 4.0)
         assert found.score.requests == SETTING.arrivals
+        assert found.pace
+        assert min(found.pace) > 0.0
         assert points.measured(contender, 2.0, 4.0) == found
     other = Points(points.pipeline, points.cost, replace(SETTING, seed=1), points.cache)
     # Beside them what the dense run takes alone, and the rate.
@@ -64,6 +66,10 @@ def test_a_simulated_point_has_no_pictures_and_all_requests(points: Points) -> N
     found = points.simulated(CONTENDERS[0], 2.0, 4.0)
     assert found.score.requests == SETTING.arrivals
     assert found.row("simulated")["contender"] == OURS
+    # At half the pace it is later.
+    slower = points.simulated(CONTENDERS[0], 2.0, 4.0, [2.0])
+    assert slower.score.latency_p50 > found.score.latency_p50
+    assert slower.row("simulated")["pace"] == 2.0
 
 
 def test_the_rival_is_the_cheapest_that_keeps_the_floor(

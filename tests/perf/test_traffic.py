@@ -6,6 +6,7 @@ import json
 import statistics
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from musiva.perf.traffic import (
     Asked,
     Fate,
     Mix,
+    Pace,
     make_trace,
     read_trace,
     scaled,
@@ -198,3 +200,19 @@ def test_a_chart_is_drawn(tmp_path: Path) -> None:
     drawn = goodput_chart(rows)
     assert drawn.count("<polyline") == 4
     assert "a &lt;b&gt;" in drawn
+
+
+def test_a_pace_is_told_second_by_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of steps of half a second each by the cost model."""
+    now = [100.0]
+    monkeypatch.setattr("musiva.perf.traffic.clock.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("musiva.perf.traffic.clock.time.sleep", lambda s: now.append(now.pop() + s))
+    monkeypatch.setattr("musiva.perf.traffic.pace.work_of", lambda plan, state: None)
+    pace = Pace(SimpleNamespace(seconds=lambda work: 0.5))
+    pace.loop = SimpleNamespace(state=None)
+    pace.wait_until(100.5)
+    for taken in (0.25, 2.0, 0.75):
+        now[0] += taken
+        pace.observe(None, None)
+    # Waiting is no work; the second without an end of a step is like the one before.
+    assert pace.factors() == [0.5, 0.5, 4.0, 1.5]

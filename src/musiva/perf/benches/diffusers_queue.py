@@ -15,7 +15,7 @@ from musiva.perf.traffic import Asked
 __all__ = ["goodput_over_diffusers", "served_in_turn"]
 
 LOADS = (0.8, 1.2)
-QUICK_ARRIVALS = 12
+QUICK_LOADS, QUICK_ARRIVALS = LOADS[:1], 6
 
 
 def goodput_over_diffusers(
@@ -35,7 +35,7 @@ def goodput_over_diffusers(
     seconds: list[float] = run_child(module, question, threads=torch.get_num_threads())["seconds"]
     capacity = len(seconds) / sum(seconds)
     found = []
-    for load in LOADS:
+    for load in QUICK_LOADS if quick else LOADS:
         for scale in points.setting.scales:
             rate = load * capacity
             asked = points.trace(rate, scale)[: len(seconds)]

@@ -49,7 +49,8 @@ MIN_QUALITY = 60
 PROFILE_SECONDS = 40.0
 # A rival is ahead where it is so by more than this.
 AHEAD = 0.02
-QUICK_LOADS, QUICK_ARRIVALS = (3.0,), 24
+QUICK_LOADS, QUICK_ARRIVALS, QUICK_PROMPTS = (3.0,), 12, 3
+QUICK_CONTENDERS = (OURS, "edf_admission", WHOLE)
 FIRST_SEED = 5000
 Key = tuple[str, float, float]
 
@@ -90,9 +91,17 @@ def measure(*, quick: bool) -> Findings:
     whole, rows = points.remembered("whole", lambda: _whole_picture(pipeline, quick=quick))
     findings.rows += [*rows, {"what": "whole picture, chosen", "options": dict(whole)}]
     every = contenders(whole) if whole else list(CONTENDERS)
+    if quick:
+        every = [one for one in every if one.name in QUICK_CONTENDERS]
     measured, simulated = _sweep(points, every)
     for found, what in ((measured, "measured"), (simulated, "simulated")):
         findings.rows += [point.row(what) for point in found.values()]
+    findings.rows += [
+        points.simulated(one, load, scale).row("simulated at the pace of the profile")
+        for one in every
+        for load in setting.loads
+        for scale in setting.scales
+    ]
     findings.figures |= _figures(measured, simulated, setting)
     findings.figures["goodput_over_diffusers_server"] = goodput_over_diffusers(
         findings, points, every[0], quick=quick
@@ -122,7 +131,7 @@ def _whole_picture(
     pipeline: Pipeline, *, quick: bool
 ) -> tuple[dict[str, object], list[dict[str, object]]]:
     """The strongest rival's way, on the prompts that ours was calibrated on."""
-    prompts = _calibration_prompts(pipeline.name)[: 8 if quick else None]
+    prompts = _calibration_prompts(pipeline.name)[: QUICK_PROMPTS if quick else None]
     with Engine(pipeline) as engine:
         found, rows = cheapest(
             engine,
@@ -148,8 +157,9 @@ def _sweep(points: Points, every: Sequence[Contender]) -> tuple[dict[Key, Point]
         for load in setting.loads:
             for contender in every:
                 key = contender.name, load, scale
-                simulated[key] = points.simulated(contender, load, scale)
                 measured[key] = points.measured(contender, load, scale)
+                pace = measured[key].pace
+                simulated[key] = points.simulated(contender, load, scale, pace)
                 print(
                     f"[{len(measured)}/{total}] {contender.name}, load {load}, deadline {scale}: "
                     f"attainment {measured[key].score.attainment:.3f}, simulated "

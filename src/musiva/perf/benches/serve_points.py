@@ -21,7 +21,7 @@ from musiva.perf.traffic import (
     Asked,
     Fate,
     Mix,
-    RealClock,
+    Pace,
     Score,
     drive,
     make_trace,
@@ -60,14 +60,20 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Point:
+    """pace: of the machine, second by second, against the cost model; none where it is simulated at
+    the pace that was profiled.
+    """
+
     contender: str
     load: float
     scale: float
     score: Score
+    pace: Sequence[float] = ()
 
     def row(self, what: str) -> Mapping[str, object]:
         own = {"contender": self.contender, "load": self.load, "deadline": self.scale}
-        return {"what": what, **own, **self.score.row()}
+        pace = {"pace": statistics.fmean(self.pace)} if self.pace else {}
+        return {"what": what, **own, **pace, **self.score.row()}
 
 
 @dataclass(slots=True)
@@ -123,28 +129,35 @@ class Points:
         """For real, or what was remembered of it."""
 
         def measure() -> dict[str, Any]:
-            fates = self._drive(contender, self.trace(load * self.rate, scale))
+            fates, pace = self._drive(contender, self.trace(load * self.rate, scale))
             kept = [self._is_kept(i, fate) for i, fate in enumerate(fates)]
-            return dict(score(fates, kept).row())
+            return {"score": score(fates, kept).row(), "pace": pace}
 
         name = f"{contender.name} {contender.asks} {load} {scale}"
-        return Point(contender.name, load, scale, Score(**self.remembered(name, measure)))
+        found = self.remembered(name, measure)
+        return Point(contender.name, load, scale, Score(**found["score"]), found["pace"])
 
-    def simulated(self, contender: Contender, load: float, scale: float) -> Point:
+    def simulated(
+        self, contender: Contender, load: float, scale: float, pace: Sequence[float] = ()
+    ) -> Point:
         trace = contender.rewritten(self.trace(load * self.rate, scale))
         config = Scheduler.Config(discipline=contender.discipline, cost=self.cost)
-        fates, kept = simulate(self.pipeline, config, trace)
-        return Point(contender.name, load, scale, score(fates, kept))
+        fates, kept = simulate(self.pipeline, config, trace, pace)
+        return Point(contender.name, load, scale, score(fates, kept), pace)
 
     def pictures(self, contender: Contender, load: float, scale: float) -> list[Fate]:
-        return self._drive(contender, self.trace(load * self.rate, scale))
+        return self._drive(contender, self.trace(load * self.rate, scale))[0]
 
-    def _drive(self, contender: Contender, trace: Sequence[Asked]) -> list[Fate]:
-        clock = RealClock()
+    def _drive(
+        self, contender: Contender, trace: Sequence[Asked]
+    ) -> tuple[list[Fate], Sequence[float]]:
+        pace = Pace(self.cost)
         config = Scheduler.Config(discipline=contender.discipline, cost=self.cost)
-        loop = StepLoop(InlineExecutor(self.pipeline), config.build(), clock=clock.now)
+        executor = InlineExecutor(self.pipeline)
+        loop = StepLoop(executor, config.build(), pace.observe, clock=pace.now)
+        pace.loop = loop
         intake = Intake(self.pipeline, tariff=loop.scheduler.tariff)
-        return drive(loop, intake, contender.rewritten(trace), clock)
+        return drive(loop, intake, contender.rewritten(trace), pace), pace.factors()
 
     def _is_kept(self, index: int, fate: Fate) -> float:
         if fate.picture is None:
@@ -155,7 +168,7 @@ class Points:
     def _saturated(self) -> float:
         """Pictures a second, with all of the trace there at once, in packs of ours."""
         dense = Contender("dense", "fifo", {"min_quality": None, "max_quality": None})
-        fates = self._drive(dense, scaled(self.trace(1.0, None), faster=1e9))
+        fates, _ = self._drive(dense, scaled(self.trace(1.0, None), faster=1e9))
         return len(fates) / max(fate.seconds for fate in fates if fate.seconds is not None)
 
     def _measured_alone(self, engine: Engine) -> dict[str, float]:

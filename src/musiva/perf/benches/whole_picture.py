@@ -17,7 +17,7 @@ from musiva.perf.quality import psnr
 
 __all__ = ["candidates", "cheapest"]
 
-FEWER = (8, 10, 12, 14, 16, 18, 20, 22, 25, 28, 32)
+FEWER = (*range(6, 17), 18, 20, 22, 25, 28, 32)
 INTERVALS = (7, 6, 5, 4, 3, 2)
 
 

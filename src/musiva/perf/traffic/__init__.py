@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from musiva.perf.traffic.clock import RealClock, VirtualClock
 from musiva.perf.traffic.drive import Fate, drive
+from musiva.perf.traffic.pace import Pace
 from musiva.perf.traffic.score import Score, score
 from musiva.perf.traffic.simulate import SimulatedExecutor, simulate
 from musiva.perf.traffic.trace import (
@@ -23,6 +24,7 @@ __all__ = [
     "Asked",
     "Fate",
     "Mix",
+    "Pace",
     "RealClock",
     "Score",
     "SimulatedExecutor",

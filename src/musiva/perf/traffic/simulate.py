@@ -22,26 +22,31 @@ from musiva.policy import Calibration, floor_db
 
 __all__ = ["SimulatedExecutor", "likely_kept", "simulate"]
 
-# Of the logarithm of surprise, between pictures and within one; measured on the default model.
-BETWEEN, WITHIN = 0.35, 0.35
+# Of the logarithm of surprise: its mean, and its deviation between pictures and within one, as
+# measured on the default model.
+MEAN, BETWEEN, WITHIN = 0.05, 0.23, 0.33
 # The 5th percentile of a normal distribution is so many of its deviations below the mean.
 FIFTH = 1.645
 
 
 class SimulatedExecutor:
     """Takes the time that a cost model says, and makes no pictures. What policies measure is drawn
-    as it is distributed, of each sample the same in every run.
+    as it is distributed, of each sample the same in every run. pace: what a step that begins in a
+    second of the run takes, times what the cost model says; the last one holds from then on.
     """
 
-    def __init__(self, cost: CostModel, clock: VirtualClock) -> None:
+    def __init__(self, cost: CostModel, clock: VirtualClock, pace: Sequence[float] = ()) -> None:
         self.cost = cost
         self.clock = clock
+        self.pace = pace
         self.state: EngineState | None = None
 
     def execute(self, plan: StepPlan) -> StepResult:
         assert self.state is not None, "it is told of the record that it works for"
         work = work_of(plan, self.state)
         seconds = self.cost.seconds(work)
+        if self.pace:
+            seconds *= self.pace[min(int(self.clock.now()), len(self.pace) - 1)]
         self.clock.advance(seconds)
         outcomes = tuple(
             Outcome(measured=_measured(item))
@@ -59,14 +64,17 @@ class SimulatedExecutor:
 
 
 def simulate(
-    pipeline: Pipeline, config: Scheduler.Config, trace: Sequence[Asked]
+    pipeline: Pipeline,
+    config: Scheduler.Config,
+    trace: Sequence[Asked],
+    pace: Sequence[float] = (),
 ) -> tuple[list[Fate], list[float]]:
     """What becomes of each request, and how likely its picture keeps its floor. The scheduler has
-    to have a cost model.
+    to have a cost model. pace: see `SimulatedExecutor`.
     """
     assert config.cost is not None
     clock = VirtualClock()
-    executor = SimulatedExecutor(config.cost, clock)
+    executor = SimulatedExecutor(config.cost, clock, pace)
     loop = StepLoop(executor, config.build(), clock=clock.now)
     executor.state = loop.state
     intake = Intake(pipeline, tariff=loop.scheduler.tariff)
@@ -95,6 +103,6 @@ def likely_kept(fate: Fate, calibration: Calibration | None) -> float:
 def _measured(item: DenoiseItem) -> dict[str, float]:
     if "surprise" not in item.probes or item.evaluation == 0:
         return {}
-    own = random.Random(f"{item.seed}").gauss(0.0, BETWEEN)
+    own = random.Random(f"{item.seed}").gauss(MEAN, BETWEEN)
     here = random.Random(f"{item.seed} {item.last}").gauss(0.0, WITHIN)
     return {"surprise": math.exp(own + here)}
