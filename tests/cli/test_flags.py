@@ -27,7 +27,7 @@ FROZEN = {
     "inspect": {"picture", "--out", "--policy", *STORE, *MACHINE},
     "serve": {
         *("--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", "--policy"),
-        *("--scheduler", "--patience", "--tenants"),
+        *("--scheduler", "--patience", "--tenants", "--job-seconds", "--job-mib"),
         *KEY,
         *STORE,
         *MACHINE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, product
@@ -47,6 +47,7 @@ class Words:
     """Text rows that are drawn, by the prompt: a few of them, or many."""
 
     width: int
+    num_bytes = 0
 
     def tokenize(self, prompt: str) -> list[int]:
         return list(prompt.encode())
@@ -78,6 +79,14 @@ class ContractPipeline(Pipeline):
         level = latent_CHW.contiguous().flatten().view(torch.uint8).float()
         level = torch.nn.functional.pad(level, (0, -len(level) % 3))
         return (level / 127.5 - 1).view(3, 1, -1)
+
+    @property
+    def decode_parts(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        return [self.decode]
+
+    @property
+    def decode_shares(self) -> Sequence[float]:
+        return (1.0,)
 
 
 def calibration() -> Calibration:
@@ -115,7 +124,7 @@ def pipeline_of(name: str, *, clipped: bool = False) -> ContractPipeline:
         name=name,
         denoiser=denoiser,
         text=Words(denoiser.text_width),
-        vae=SimpleNamespace(downscale=1),
+        vae=SimpleNamespace(downscale=1, parameters=tuple, widest_at_pixels=0.0),
         noise=CLIPPED if clipped else FLOW,
         defaults=Defaults(size=(8 * unit, 8 * unit), min_side=2 * unit, max_side=64),
         linears=Linears(choose_kernel(torch.float32)),

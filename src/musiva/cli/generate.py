@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from musiva.cli.common_flags import STORE_MIB
 from musiva.cli.key import chosen_key, refused_key
 from musiva.cli.machine import load_engine
-from musiva.cli.parser import STORE_MIB
 from musiva.cli.pictures import Destination, png_of
 from musiva.cli.results import Results
 from musiva.core.env import Env

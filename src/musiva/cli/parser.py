@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from musiva import __version__
+from musiva.cli.common_flags import STORE_MIB, Commands, add_key, add_machine, add_store
+from musiva.cli.load_flags import add_profile, add_replay, add_simulate, add_trace
 from musiva.cli.values import number, size, whole
-from musiva.core.env import MAX_THREADS
 
-__all__ = ["FLAGS", "STORE_MIB", "build_parser"]
+__all__ = ["FLAGS", "build_parser"]
 
 MAX_SEED = 2**63 - 1
-STORE_MIB = 256
 # What has another name here than in the engine, the client, the server and the reader of pictures.
 FLAGS = {
     "base_url": "server",
@@ -46,14 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
     for add in (
-        *(_generate, _inspect, _serve, _train, _calibrate, _profile, _trace, _simulate, _replay),
+        *(_generate, _inspect, _serve, _train, _calibrate),
+        *(add_profile, add_trace, add_simulate, add_replay),
         *(_bench, _models, _doctor),
     ):
         add(commands)
     return parser
-
-
-Commands = argparse._SubParsersAction  # the type that add_subparsers documents, under its only name
 
 
 def _generate(commands: Commands) -> None:
@@ -145,9 +143,9 @@ def _generate(commands: Commands) -> None:
         metavar="URL",
         help="let this Musiva server draw, such as http://127.0.0.1:8400, instead of this machine",
     )
-    _key(p, "holds the key that --server asks for (default: MUSIVA_API_KEY, or no key)")
-    _store(p)
-    _machine(p)
+    add_key(p, "holds the key that --server asks for (default: MUSIVA_API_KEY, or no key)")
+    add_store(p)
+    add_machine(p)
     # None tells what was not said: a picture of --like or a server may know better.
     p.set_defaults(model=None, dtype=None, device=None)
 
@@ -174,8 +172,8 @@ def _inspect(commands: Commands) -> None:
         metavar="FILE.py:CLASS",
         help="the class of your own that the picture was made with",
     )
-    _store(p)
-    _machine(p)
+    add_store(p)
+    add_machine(p)
     p.set_defaults(model=None, store_mib=STORE_MIB)
 
 
@@ -227,7 +225,21 @@ def _serve(commands: Commands) -> None:
         metavar="FILE",
         help="a JSON file of those that share the server, with their shares and keys",
     )
-    _key(p, "holds the key that clients must send (default: MUSIVA_API_KEY, or no key)")
+    p.add_argument(
+        "--job-seconds",
+        type=number("job-seconds", 1, 31_536_000),
+        default=3600.0,
+        metavar="SECONDS",
+        help="for which a job is kept that has ended (default: 3600)",
+    )
+    p.add_argument(
+        "--job-mib",
+        type=whole("job-mib", 1, 1 << 24),
+        default=64,
+        metavar="N",
+        help="results of jobs that are kept, in MiB; the oldest go first (default: 64)",
+    )
+    add_key(p, "holds the key that clients must send (default: MUSIVA_API_KEY, or no key)")
     p.add_argument(
         "--cors-origin",
         action="append",
@@ -242,8 +254,8 @@ def _serve(commands: Commands) -> None:
         metavar="FILE.py:CLASS",
         help="a policy of your own that requests may name; may be repeated",
     )
-    _store(p)
-    _machine(p)
+    add_store(p)
+    add_machine(p)
     p.set_defaults(store_mib=STORE_MIB)
 
 
@@ -295,138 +307,7 @@ def _calibrate(commands: Commands) -> None:
         metavar="DIR",
         help="write calibration/ into this directory instead",
     )
-    _machine(p)
-
-
-def _profile(commands: Commands) -> None:
-    p = commands.add_parser(
-        "profile",
-        help="measure what steps take on this machine",
-        description="Fit what steps of a model take to what they do, on this machine, and tell how "
-        "well that holds. Servers on it find it; `musiva simulate` takes it elsewhere.",
-    )
-    p.add_argument(
-        "--seconds",
-        type=number("seconds", 1, 3600),
-        default=40.0,
-        metavar="X",
-        help="to measure for (default: 40)",
-    )
-    p.add_argument("--out", type=Path, metavar="FILE", help="write the profile there instead")
-    p.add_argument("--json", action="store_true", help="print it as JSON")
-    _machine(p)
-
-
-def _trace(commands: Commands) -> None:
-    p = commands.add_parser(
-        "trace",
-        help="make a file of requests with times",
-        description="Make a trace: requests with their times, one line of JSON each. The same "
-        "arguments give the same trace.",
-    )
-    p.add_argument("shape", metavar="SHAPE", help="poisson, bursty or diurnal")
-    p.add_argument("--out", type=Path, required=True, metavar="FILE", help="write it there")
-    p.add_argument(
-        "--rate",
-        type=number("rate", 1e-6, 1e6),
-        default=1.0,
-        metavar="X",
-        help="requests a second in the mean (default: 1)",
-    )
-    p.add_argument(
-        "--count",
-        type=whole("count", 1, 10_000_000),
-        default=300,
-        metavar="N",
-        help="requests (default: 300)",
-    )
-    p.add_argument(
-        "--seed", type=whole("seed", 0, 1 << 31), default=0, metavar="N", help="default 0"
-    )
-    p.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a prompt a line (default: 64 of ours)"
-    )
-    p.add_argument(
-        "--size", type=size, action="append", metavar="WxH", help="may be repeated; each as often"
-    )
-    p.add_argument(
-        "--steps", type=whole("steps", 1, 1000), metavar="N", help="steps (default: the model's)"
-    )
-    p.add_argument(
-        "--deadline",
-        type=number("deadline", 1e-3, 86_400),
-        metavar="SECONDS",
-        help="after each request's arrival (default: none)",
-    )
-    for name in ("min-quality", "max-quality"):
-        p.add_argument(f"--{name}", type=whole(name, 1, 100), metavar="N", help="of each request")
-    p.add_argument(
-        "--tenant", action="append", metavar="NAME", help="may be repeated; each as often"
-    )
-
-
-def _simulate(commands: Commands) -> None:
-    p = commands.add_parser(
-        "simulate",
-        help="what a machine would make of a trace",
-        description="Run a trace in simulated time: the scheduler and the policies are real, the "
-        "seconds are those of a profile. No picture is made.",
-    )
-    p.add_argument("trace", type=Path, metavar="TRACE", help="a file, as `musiva trace` makes them")
-    p.add_argument(
-        "--profile",
-        type=Path,
-        metavar="FILE",
-        help="of another machine, by `musiva profile --out` (default: this machine's)",
-    )
-    p.add_argument(
-        "--scheduler",
-        action="append",
-        metavar="NAME",
-        help="goodput (the default), fifo, shortest, edf, edf_admission or static; may be repeated",
-    )
-    p.add_argument(
-        "--speed",
-        type=number("speed", 1e-6, 1e6),
-        action="append",
-        metavar="X",
-        help="requests come so many times as fast; may be repeated (default: 1)",
-    )
-    p.add_argument(
-        "--deadlines",
-        type=number("deadlines", 1e-6, 1e6),
-        action="append",
-        metavar="X",
-        help="deadlines are so many times as long; may be repeated (default: 1)",
-    )
-    p.add_argument("--json", type=Path, metavar="FILE", help="write all rows there too")
-    p.add_argument("--chart", type=Path, metavar="FILE", help="draw goodput curves there, as SVG")
-    _machine(p)
-
-
-def _replay(commands: Commands) -> None:
-    p = commands.add_parser(
-        "replay",
-        help="send a trace to a server",
-        description="Send the requests of a trace to a server at their times, and tell how many "
-        "pictures were on time.",
-    )
-    p.add_argument("trace", type=Path, metavar="TRACE", help="a file, as `musiva trace` makes them")
-    p.add_argument(
-        "--server",
-        default="http://127.0.0.1:8400",
-        metavar="URL",
-        help="of Musiva (default: http://127.0.0.1:8400)",
-    )
-    p.add_argument(
-        "--speed",
-        type=number("speed", 1e-6, 1e6),
-        default=1.0,
-        metavar="X",
-        help="requests come so many times as fast (default: 1)",
-    )
-    p.add_argument("--json", type=Path, metavar="FILE", help="write what became of each there")
-    _key(p, "holds the key that the server asks for (default: MUSIVA_API_KEY, or no key)")
+    add_machine(p)
 
 
 def _bench(commands: Commands) -> None:
@@ -464,33 +345,3 @@ def _doctor(commands: Commands) -> None:
         description="Tell what this machine offers, with a short probe of its kernels.",
     )
     p.add_argument("--json", action="store_true", help="as JSON")
-
-
-def _key(p: argparse.ArgumentParser, what: str) -> None:
-    p.add_argument("--api-key-file", type=Path, metavar="FILE", help=what)
-
-
-def _store(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--store-mib",
-        type=whole("store-mib", 1, 1 << 24),
-        metavar="N",
-        help=f"budget of what gates of policies hold, in MiB (default: {STORE_MIB})",
-    )
-
-
-def _machine(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--model",
-        default="default",
-        metavar="MODEL",
-        help="a shipped model or a diffusers directory (default: default)",
-    )
-    p.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: float32)")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: auto)")
-    p.add_argument(
-        "--threads",
-        type=whole("threads", 1, MAX_THREADS),
-        metavar="N",
-        help="of the CPU kernels (default: MUSIVA_THREADS, or all cores)",
-    )

@@ -24,6 +24,8 @@ def run(arguments: Namespace, env: Env) -> int:
         api_key=api_key,
         tenants=() if arguments.tenants is None else read_tenants(arguments.tenants),
         cors_origins=tuple(arguments.cors_origin),
+        job_seconds=arguments.job_seconds,
+        max_job_bytes=arguments.job_mib << 20,
     )
     engine_config = Engine.Config(
         scheduler=Scheduler.Config(

@@ -232,9 +232,14 @@ class DenoiseItem:
 
 @dataclass(frozen=True, slots=True)
 class DecodeItem:
-    """Turn the latent of a sample into its picture; the sample's slots are free afterwards."""
+    """Turn the latent of a sample into its picture; the sample's slots are free afterwards. Where
+    that takes too long for one step, only the parts from `first` to before `last`; None: to the
+    end.
+    """
 
     sample: str
+    first: int = 0
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +264,10 @@ TileValues: TypeAlias = tuple[float | None, ...]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one item. error: why it failed, or None; the others of the plan are not
-    affected. picture: [H, W, 3] uint8 numpy array, of a decode item, and of a denoise item that
-    asked for a preview. measured: by name of the probe, those that could be measured; of a probe of
-    tiles, a number for each, or None where a tile was not computed. action: the item's last one as
-    it was done, where the executor had to decide; None: as planned.
+    affected. picture: [H, W, 3] uint8 numpy array, of a decode item that goes to the end, and of a
+    denoise item that asked for a preview. measured: by name of the probe, those that could be
+    measured; of a probe of tiles, a number for each, or None where a tile was not computed. action:
+    the item's last one as it was done, where the executor had to decide; None: as planned.
     """
 
     error: Exception | None = None

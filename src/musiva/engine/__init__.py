@@ -13,6 +13,7 @@ from musiva.engine.predict import Predictor, load_denoiser
 from musiva.engine.preview import LatentPreview
 from musiva.engine.runner import PlainRun, forward
 from musiva.engine.scheduler import Scheduler
+from musiva.engine.standing import Estimate, Standing
 from musiva.engine.state import EngineState
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Defaults",
     "Engine",
     "EngineState",
+    "Estimate",
     "Executor",
     "InlineExecutor",
     "Intake",
@@ -29,6 +31,7 @@ __all__ = [
     "PlainRun",
     "Predictor",
     "Scheduler",
+    "Standing",
     "StepLoop",
     "forward",
     "load_denoiser",

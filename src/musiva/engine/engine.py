@@ -341,6 +341,7 @@ class Engine(Intake):
                     policies=s.policies,
                     trip=s.trip,
                     rows=s.rows,
+                    decode_shares=self.pipeline.decode_shares,
                     latents=s.latents,
                     arrived=s.arrived,
                 )

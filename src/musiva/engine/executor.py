@@ -63,7 +63,8 @@ class Slot:
     """What the device keeps of one sample, in float32: its latent as tokens, the solver's history,
     and what forecasts start from: its last data predictions, and how far its unconditional branch
     was away from its conditional one; where only some tiles of these were computed, the place at
-    which each token was last (`mosaic.join`).
+    which each token was last (`mosaic.join`). decoded: what the parts of decoding that are done
+    have made of the latent.
     """
 
     latent_LC: Tensor
@@ -73,6 +74,7 @@ class Slot:
     away: Anchors = field(default_factory=Anchors)
     since_L1: Tensor | None = None
     away_since_L1: Tensor | None = None
+    decoded: Tensor | None = None
 
     def advance(self, schedule: Schedule, evaluation: int, prediction_LC: Tensor) -> None:
         """Take one evaluation of the solver."""
@@ -424,7 +426,14 @@ class InlineExecutor:
         )
 
     def _decode(self, item: DecodeItem) -> Outcome:
-        pixels_CHW = self.pipeline.decode(self.latent(item.sample))
+        slot = self._slots[item.sample]
+        x = self.latent(item.sample) if slot.decoded is None else slot.decoded
+        for part in self.pipeline.decode_parts[item.first : item.last]:
+            x = part(x)
+        if item.last is not None:
+            slot.decoded = x
+            return Outcome()
+        pixels_CHW = x
         del self._slots[item.sample]
         self._free(item.sample)
         if not bool(pixels_CHW.isfinite().all()):

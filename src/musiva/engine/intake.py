@@ -14,6 +14,7 @@ from torch import Tensor
 from musiva.core.errors import InvalidInput
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import Action, Level, Path, Request
+from musiva.engine.footprint import Footprint
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.scheduler.prices import Tariff
 from musiva.policy import (
@@ -56,6 +57,7 @@ class Intake:
     ) -> None:
         self.pipeline = pipeline
         self.tariff = tariff
+        self.footprint = Footprint(pipeline)
         self._policies = policies
         self._tenants = tenants
 
@@ -110,6 +112,7 @@ class Intake:
         guidance = (
             defaults.guidance if guidance is None else _number("guidance", guidance, 0.0, 100.0)
         )
+        self.footprint.check(size, 2 if guidance > 1.0 else 1)
         path = Path(
             steps=defaults.steps if steps is None else _whole("steps", steps, 1, 1000),
             sampler=sampler,

@@ -69,11 +69,13 @@ class StepLoop:
         policies: Sequence[Policy],
         trip: Trip,
         rows: int,
+        decode_shares: Sequence[float] = (1.0,),
         latents: Sequence[Tensor] | None = None,
         arrived: float | None = None,
     ) -> Event:
         """Admit all pictures of a request, and tell when they should be done. policies: one for
-        each of its levels. rows: packed rows of one picture. latents: one [C, H, W] each, where the
+        each of its levels. rows: packed rows of one picture. decode_shares: of the work of decoding
+        it, that of each part that may be a step of its own. latents: one [C, H, W] each, where the
         pictures start instead of from the noise of their seeds. arrived: by the clock, if that was
         before now.
 
@@ -83,6 +85,8 @@ class StepLoop:
         state, scheduler, now = self.state, self.scheduler, self.clock()
         since = now if arrived is None else arrived
         samples = self._begun(request, policies, trip, rows, since, fresh=latents is None)
+        for sample in samples:
+            sample.decode_shares = decode_shares
         verdict = scheduler.verdict(state, samples, now)
         if verdict.refusal is not None:
             self.ledger.ended.append(Ended(now, good=False, refused=True))

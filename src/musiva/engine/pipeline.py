@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -132,8 +132,26 @@ class Pipeline:
         """[C, h, w] -> [3, H, W], nominally -1 to 1. One picture at a time: its bytes depend on it
         alone.
         """
-        weight = next(self.vae.parameters())
-        return self.vae.decode(self.vae.unscale(latent_CHW[None].to(weight.dtype)))[0]
+        x = latent_CHW
+        for part in self.decode_parts:
+            x = part(x)
+        return x
+
+    @property
+    def decode_parts(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """What `decode` does, one after the other."""
+        first, *others, last = self.vae.decode_parts
+        dtype = next(self.vae.parameters()).dtype
+
+        def begin(latent_CHW: Tensor) -> Tensor:
+            return first(self.vae.unscale(latent_CHW[None].to(dtype)))
+
+        return [begin, *others, lambda x_1CHW: last(x_1CHW)[0]]
+
+    @property
+    def decode_shares(self) -> Sequence[float]:
+        """Of the work of `decode`, about, that of each part."""
+        return self.vae.decode_shares
 
 
 def shipped_models() -> dict[str, FilePath]:

@@ -41,8 +41,9 @@ class SampleState:
     remember. level: the last that was used, coarsest: the last of those that ever were. outlooks:
     see `_outlook`, of each level. left: full evaluations still to come, at each level. next: what
     it wants done at `level`, up to the next evaluation that computes. actions: its journal, one per
-    evaluation, as it was done. spent: seconds of the steps that it took part in. prompts: one for
-    each branch, the conditional one first; words: of all.
+    evaluation, as it was done. spent: seconds of the steps that it took part in. decode_shares: of
+    the work of decoding, that of each part that it may be cut into; decoded: parts that are done.
+    prompts: one for each branch, the conditional one first; words: of all.
     """
 
     id: str
@@ -63,6 +64,8 @@ class SampleState:
     next: tuple[Action, ...] = ()
     actions: list[Action] = field(default_factory=list)
     stage: Stage = Stage.DENOISING
+    decode_shares: Sequence[float] = (1.0,)
+    decoded: int = 0
     spent: dict[Kind, float] = field(default_factory=dict)
     prompts: tuple[str, ...] = field(init=False)
     words: int = field(init=False)

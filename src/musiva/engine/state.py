@@ -163,6 +163,9 @@ def _advance(
         if outcome.picture is not None:
             yield replace(news, kind="preview", picture=outcome.picture)
         return
+    if item.last is not None:
+        sample.decoded = item.last
+        return
     if outcome.picture is None:
         raise ExecutionFailed(f"sample {sample.id}: decoding brought no picture")
     del state.samples[sample.id]

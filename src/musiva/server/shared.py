@@ -15,8 +15,7 @@ from starlette.types import Receive
 
 from musiva.core.errors import MusivaError
 from musiva.core.types import Request as EngineRequest
-from musiva.engine import Engine
-from musiva.engine.standing import Standing
+from musiva.engine import Engine, Standing
 from musiva.server.bodies import PictureBody, parse_body
 from musiva.server.config import AppConfig
 from musiva.server.limits import Places

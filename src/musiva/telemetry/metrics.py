@@ -17,7 +17,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from musiva.core.types import DenoiseItem, Kind, StepPlan, StepResult
+from musiva.core.types import DecodeItem, DenoiseItem, Kind, StepPlan, StepResult
 
 __all__ = ["Metrics"]
 
@@ -193,10 +193,10 @@ class Metrics:
         if not plan.items:
             return
         self._step_seconds.labels(plan.kind.value).observe(result.seconds)
-        for outcome in result.outcomes:
+        for item, outcome in zip(plan.items, result.outcomes, strict=True):
             if outcome.error is not None:
                 self._failures.labels(plan.kind.value).inc()
-            elif plan.kind is Kind.DECODE:
+            elif isinstance(item, DecodeItem) and item.last is None:
                 self._pictures.inc()
         if plan.kind is not Kind.DENOISE:
             return

@@ -114,3 +114,34 @@ def test_gradients_reach_every_weight() -> None:
     mean_BCHW, logvar_BCHW = ours.encode(torch.randn(1, 3, 16, 16))
     (ours.decode(mean_BCHW).square().mean() + logvar_BCHW.square().mean()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in ours.parameters())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@torch.inference_mode()
+def test_parts_are_all_of_decoding(seed: int) -> None:
+    torch.manual_seed(seed)
+    vae = AutoencoderKL.from_config(random_config(seed)).eval()
+    latent_BCHW = torch.randn(1, vae.config.latent_channels, 3, 5)
+    x_BCHW = latent_BCHW
+    for part in vae.decode_parts:
+        x_BCHW = part(x_BCHW)
+    assert torch.equal(x_BCHW, vae.decode(latent_BCHW))
+    shares = vae.decode_shares
+    assert len(shares) == len(vae.decode_parts)
+    assert sum(shares) == pytest.approx(1.0)
+    assert min(shares) > 0.0
+
+
+def test_a_share_is_that_of_the_multiplications() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = {**random_config(2), "mid_block_add_attention": False, "use_post_quant_conv": False}
+    vae = AutoencoderKL.from_config(config).eval()
+    x_BCHW, found = torch.randn(1, vae.config.latent_channels, 8, 8), []
+    for part in vae.decode_parts:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            x_BCHW = part(x_BCHW)
+        found.append(counter.get_total_flops())
+    # Weights of norms and biases count for the share, and multiply almost nothing.
+    for share, flops in zip(vae.decode_shares, found, strict=True):
+        assert share == pytest.approx(flops / sum(found), rel=0.2, abs=0.01)

@@ -12,6 +12,8 @@ from musiva.engine.scheduler.base import Turn, View
 
 __all__ = ["Former", "Frontier", "Items", "next_kind"]
 
+# More would save little: each part that is a step of its own has the cost of one.
+DECODE_PACKS = 2.0
 Items = tuple[EncodeItem, ...] | tuple[DenoiseItem, ...] | tuple[DecodeItem, ...]
 # What may run next, by kind, in order; the order of kinds is that of their first turns.
 Frontier = Mapping[Kind, Sequence[Turn]]
@@ -50,10 +52,22 @@ class Former:
         it pays.
         """
         if kind is Kind.DECODE:
-            return (DecodeItem(turns[0].sample.id),)
+            return (self._part(view, turns[0].sample),)
         if kind is Kind.ENCODE:
             return self._prompts(view, turns)
         return self._pack(view, turns)
+
+    def _part(self, view: View, sample: SampleState) -> DecodeItem:
+        """As much of decoding as takes no longer than `DECODE_PACKS` of such samples, at least one
+        part: what comes meanwhile waits about as long as for any other step.
+        """
+        shares, taken = sample.decode_shares, 0.0
+        whole, limit = view.prices.whole_decoding(sample), DECODE_PACKS * view.prices.pack(sample)
+        last = sample.decoded
+        while last < len(shares) and (not taken or taken + shares[last] * whole <= limit):
+            taken += shares[last] * whole
+            last += 1
+        return DecodeItem(sample.id, sample.decoded, last if last < len(shares) else None)
 
     def _prompts(self, view: View, turns: Sequence[Turn]) -> tuple[EncodeItem, ...]:
         prompts: dict[str, None] = {}

@@ -116,11 +116,22 @@ class Prices:
         one = self.tariff.evaluation(sample.rows, branches)
         return count * one * self.drift[Kind.DENOISE]
 
+    def pack(self, sample: SampleState) -> float:
+        """Seconds of an evaluation of a pack of such samples that is worth filling."""
+        branches = len(sample.prompts)
+        count = max(round(self.tariff.knee(sample.rows, branches) / sample.rows), 1)
+        return self.evaluations(sample, count)
+
     def encoding(self, sample: SampleState) -> float:
         return self.tariff.encoding(len(sample.prompts), sample.words) * self.drift[Kind.ENCODE]
 
-    def decoding(self, sample: SampleState) -> float:
+    def whole_decoding(self, sample: SampleState) -> float:
         return self.tariff.decoding(sample.request.size) * self.drift[Kind.DECODE]
+
+    def decoding(self, sample: SampleState) -> float:
+        """Seconds of what is left of it."""
+        whole = self.whole_decoding(sample)
+        return whole * sum(sample.decode_shares[sample.decoded :]) if sample.decoded else whole
 
 
 def work_of(plan: StepPlan, state: EngineState) -> Work:
@@ -129,10 +140,14 @@ def work_of(plan: StepPlan, state: EngineState) -> Work:
         prompts = [item.prompt for item in plan.items if isinstance(item, EncodeItem)]
         return Work(kind=plan.kind, items=len(prompts), tokens=num_words(prompts))
     if plan.kind is Kind.DECODE:
-        found = [state.samples[i.sample] for i in plan.items if isinstance(i, DecodeItem)]
-        areas = [s.request.size[0] * s.request.size[1] for s in found]
-        squares = sum(area * area for area in areas)
-        return Work(kind=plan.kind, items=len(found), pixels=sum(areas), pixel_pairs=squares)
+        found = [_decoded(i, state) for i in plan.items if isinstance(i, DecodeItem)]
+        return Work(
+            kind=plan.kind,
+            items=sum(first for *_, first in found),
+            pixels=sum(round(area * share) for area, share, _ in found),
+            # Attention is in the first part.
+            pixel_pairs=sum(area * area for area, _, first in found if first),
+        )
     items = [item for item in plan.items if isinstance(item, DenoiseItem)]
     rows = pairs = branches = paged = 0
     for item in items:
@@ -154,6 +169,15 @@ def work_of(plan: StepPlan, state: EngineState) -> Work:
         skipped=sum(len(item.actions) - item.computes for item in items),
         previews=sum(item.preview for item in items),
     )
+
+
+def _decoded(item: DecodeItem, state: EngineState) -> tuple[int, float, bool]:
+    """Pixels of a picture, the share of them that an item decodes, and whether it begins."""
+    sample = state.samples[item.sample]
+    width, height = sample.request.size
+    whole = item.first == 0 and item.last is None
+    share = 1.0 if whole else sum(sample.decode_shares[item.first : item.last])
+    return width * height, share, item.first == 0
 
 
 def _decode(size: tuple[int, int]) -> Work:

@@ -72,6 +72,11 @@ class TextEncoder:
         """D of the rows that `encode` gives."""
         return self.model.config.d_model
 
+    @property
+    def num_bytes(self) -> int:
+        """Of its weights."""
+        return sum(weight.nbytes for weight in self.model.parameters())
+
     def tokenize(self, prompt: str) -> list[int]:
         """The ids of a prompt; host only and cheap, to check a prompt before it is queued.
 

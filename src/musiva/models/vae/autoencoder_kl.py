@@ -9,7 +9,7 @@ diffusers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch.nn.functional as F
@@ -149,9 +149,38 @@ class AutoencoderKL(nn.Module):
 
         A picture's bytes are promised to be the same only for equal batches: decode one at a time.
         """
-        if self.post_quant_conv is not None:
-            latent_BCHW = self.post_quant_conv(latent_BCHW)
-        return self.decoder(latent_BCHW)
+        x_BCHW = latent_BCHW
+        for part in self.decode_parts:
+            x_BCHW = part(x_BCHW)
+        return x_BCHW
+
+    @property
+    def decode_parts(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """What `decode` does, one after the other. By layers and not by tiles: norms and attention
+        look at the whole picture, so that tiles would give another one.
+        """
+        first, *others = self.decoder.parts
+        return [lambda latent_BCHW: first(self._unquantised(latent_BCHW)), *others]
+
+    @property
+    def decode_shares(self) -> Sequence[float]:
+        """Of the multiplications of `decode`, those of each part, attention's products apart."""
+        costs = self.decoder.part_costs
+        return [cost / sum(costs) for cost in costs]
+
+    @property
+    def widest_at_pixels(self) -> float:
+        """The most numbers a pixel that a layer of `decode` reads and writes."""
+        widths, found, previous = self.config.block_out_channels[::-1], [], 0
+        for index, width in enumerate(widths):
+            # Positions of a block before its upsampler, and of the next one behind it.
+            share = 4.0 ** (index - len(widths) + 1)
+            found += [share * (previous + width), 4.0 * share * 2 * width]
+            previous = width
+        return max(found[:-1])
+
+    def _unquantised(self, latent_BCHW: Tensor) -> Tensor:
+        return latent_BCHW if self.post_quant_conv is None else self.post_quant_conv(latent_BCHW)
 
     def scale(self, latent_BCHW: Tensor) -> Tensor:
         """Encoder latents to the units a denoiser works in."""
@@ -204,10 +233,31 @@ class Decoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(groups, previous, eps=EPS)
         self.conv_out = nn.Conv2d(previous, config.out_channels, 3, padding=1)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = self.mid_block(self.conv_in(x_BCHW))
-        for block in self.up_blocks:
-            x_BCHW = block(x_BCHW)
+    @property
+    def parts(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """What it does, one after the other: the middle, each layer of each block, the end."""
+        layers = [layer for block in self._blocks for layer in block.layers]
+        return [self._middle, *layers, self._end]
+
+    @property
+    def part_costs(self) -> Sequence[float]:
+        """Weights times positions that each part multiplies, per position of the latent."""
+        costs, positions = [float(_num_weights(self.conv_in, self.mid_block))], 1.0
+        for block in self._blocks:
+            for layer in block.layers:
+                # An upsampler has its positions doubled along both sides first.
+                positions *= 4.0 if isinstance(layer, Upsample) else 1.0
+                costs.append(positions * _num_weights(layer))
+        return [*costs, positions * _num_weights(self.conv_out)]
+
+    @property
+    def _blocks(self) -> Sequence[UpBlock]:
+        return [block for block in self.up_blocks if isinstance(block, UpBlock)]
+
+    def _middle(self, x_BCHW: Tensor) -> Tensor:
+        return self.mid_block(self.conv_in(x_BCHW))
+
+    def _end(self, x_BCHW: Tensor) -> Tensor:
         return self.conv_out(F.silu(self.conv_norm_out(x_BCHW)))
 
 
@@ -233,10 +283,10 @@ class UpBlock(nn.Module):
         self.resnets = _resnets(width_in, width_out, count, groups)
         self.upsamplers = nn.ModuleList([] if last else [Upsample(width_out)])
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        for layer in (*self.resnets, *self.upsamplers):
-            x_BCHW = layer(x_BCHW)
-        return x_BCHW
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """In order; the decoder calls them, each when there is time for it."""
+        return [*self.resnets, *self.upsamplers]
 
 
 class MidBlock(nn.Module):
@@ -315,6 +365,10 @@ class Upsample(nn.Module):
 def _resnets(width_in: int, width_out: int, count: int, groups: int) -> nn.ModuleList:
     widths = [width_in] + [width_out] * (count - 1)
     return nn.ModuleList(Resnet(width, width_out, groups) for width in widths)
+
+
+def _num_weights(*modules: nn.Module) -> int:
+    return sum(weight.numel() for module in modules for weight in module.parameters())
 
 
 def _unsupported(key: str, value: object, supported: str) -> BadCheckpoint:

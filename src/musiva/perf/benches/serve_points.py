@@ -6,7 +6,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,7 +98,7 @@ class Points:
         with Engine(self.pipeline) as engine:
             found = self.remembered("alone", lambda: self._measured_alone(engine))
             self.alone = {size: found["{}x{}".format(*size)] for size in self.setting.sizes}
-            self.dense = list(self._dense_pictures(engine))
+            self.dense = self._dense_pictures(engine)
         self.rate = self.remembered("rate", self._saturated)
 
     def remembered(self, name: str, measure: Callable[[], T]) -> T:
@@ -183,8 +183,17 @@ class Points:
             taken.append(time.perf_counter() - start)
         return statistics.median(taken[1:])
 
-    def _dense_pictures(self, engine: Engine) -> Iterator[np.ndarray]:
+    def _dense_pictures(self, engine: Engine) -> list[np.ndarray]:
+        """Those of the whole trace, in an earlier run perhaps."""
+        file = self.cache / f"{self.setting.digest('dense')}.npz"
+        if file.is_file():
+            with np.load(file) as found:
+                return [found[name] for name in found.files]
+        made: list[np.ndarray] = []
         for asked in self.trace(1.0, None):
             options: dict[str, Any] = {"size": asked.size, "steps": asked.steps, "seed": asked.seed}
             (picture,) = engine.generate(asked.prompt, **options)
-            yield np.asarray(picture)
+            made.append(np.asarray(picture))
+        self.cache.mkdir(parents=True, exist_ok=True)
+        np.savez(file, *made)
+        return made

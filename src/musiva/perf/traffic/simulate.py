@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from musiva.core.types import DenoiseItem, Outcome, StepPlan, StepResult
+from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Outcome, StepPlan, StepResult
 from musiva.cost import CostModel
 from musiva.engine import Intake, Pipeline, Scheduler, StepLoop
 from musiva.engine.scheduler.prices import work_of
@@ -51,7 +51,7 @@ class SimulatedExecutor:
         outcomes = tuple(
             Outcome(measured=_measured(item))
             if isinstance(item, DenoiseItem)
-            else Outcome(picture=0)
+            else Outcome(picture=0 if _is_last(item) else None)
             for item in plan.items
         )
         return StepResult(plan.number, outcomes, seconds, work.rows)
@@ -98,6 +98,10 @@ def likely_kept(fate: Fate, calibration: Calibration | None) -> float:
     deviation = max(row.psnr - row.psnr_low, 1e-3) / FIFTH
     above = (row.psnr - floor_db(report.promised)) / deviation
     return 0.5 * (1.0 + math.erf(above / math.sqrt(2.0)))
+
+
+def _is_last(item: EncodeItem | DecodeItem) -> bool:
+    return isinstance(item, DecodeItem) and item.last is None
 
 
 def _measured(item: DenoiseItem) -> dict[str, float]:

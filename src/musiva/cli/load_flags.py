@@ -1,0 +1,141 @@
+"""The commands that foretell and make load: profile, trace, simulate, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from musiva.cli.common_flags import Commands, add_key, add_machine
+from musiva.cli.values import number, size, whole
+
+__all__ = ["add_profile", "add_replay", "add_simulate", "add_trace"]
+
+
+def add_profile(commands: Commands) -> None:
+    p = commands.add_parser(
+        "profile",
+        help="measure what steps take on this machine",
+        description="Fit what steps of a model take to what they do, on this machine, and tell how "
+        "well that holds. Servers on it find it; `musiva simulate` takes it elsewhere.",
+    )
+    p.add_argument(
+        "--seconds",
+        type=number("seconds", 1, 3600),
+        default=40.0,
+        metavar="X",
+        help="to measure for (default: 40)",
+    )
+    p.add_argument("--out", type=Path, metavar="FILE", help="write the profile there instead")
+    p.add_argument("--json", action="store_true", help="print it as JSON")
+    add_machine(p)
+
+
+def add_trace(commands: Commands) -> None:
+    p = commands.add_parser(
+        "trace",
+        help="make a file of requests with times",
+        description="Make a trace: requests with their times, one line of JSON each. The same "
+        "arguments give the same trace.",
+    )
+    p.add_argument("shape", metavar="SHAPE", help="poisson, bursty or diurnal")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE", help="write it there")
+    p.add_argument(
+        "--rate",
+        type=number("rate", 1e-6, 1e6),
+        default=1.0,
+        metavar="X",
+        help="requests a second in the mean (default: 1)",
+    )
+    p.add_argument(
+        "--count",
+        type=whole("count", 1, 10_000_000),
+        default=300,
+        metavar="N",
+        help="requests (default: 300)",
+    )
+    p.add_argument(
+        "--seed", type=whole("seed", 0, 1 << 31), default=0, metavar="N", help="default 0"
+    )
+    p.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="a prompt a line (default: 64 of ours)"
+    )
+    p.add_argument(
+        "--size", type=size, action="append", metavar="WxH", help="may be repeated; each as often"
+    )
+    p.add_argument(
+        "--steps", type=whole("steps", 1, 1000), metavar="N", help="steps (default: the model's)"
+    )
+    p.add_argument(
+        "--deadline",
+        type=number("deadline", 1e-3, 86_400),
+        metavar="SECONDS",
+        help="after each request's arrival (default: none)",
+    )
+    for name in ("min-quality", "max-quality"):
+        p.add_argument(f"--{name}", type=whole(name, 1, 100), metavar="N", help="of each request")
+    p.add_argument(
+        "--tenant", action="append", metavar="NAME", help="may be repeated; each as often"
+    )
+
+
+def add_simulate(commands: Commands) -> None:
+    p = commands.add_parser(
+        "simulate",
+        help="what a machine would make of a trace",
+        description="Run a trace in simulated time: the scheduler and the policies are real, the "
+        "seconds are those of a profile. No picture is made.",
+    )
+    p.add_argument("trace", type=Path, metavar="TRACE", help="a file, as `musiva trace` makes them")
+    p.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="of another machine, by `musiva profile --out` (default: this machine's)",
+    )
+    p.add_argument(
+        "--scheduler",
+        action="append",
+        metavar="NAME",
+        help="goodput (the default), fifo, shortest, edf, edf_admission or static; may be repeated",
+    )
+    p.add_argument(
+        "--speed",
+        type=number("speed", 1e-6, 1e6),
+        action="append",
+        metavar="X",
+        help="requests come so many times as fast; may be repeated (default: 1)",
+    )
+    p.add_argument(
+        "--deadlines",
+        type=number("deadlines", 1e-6, 1e6),
+        action="append",
+        metavar="X",
+        help="deadlines are so many times as long; may be repeated (default: 1)",
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="write all rows there too")
+    p.add_argument("--chart", type=Path, metavar="FILE", help="draw goodput curves there, as SVG")
+    add_machine(p)
+
+
+def add_replay(commands: Commands) -> None:
+    p = commands.add_parser(
+        "replay",
+        help="send a trace to a server",
+        description="Send the requests of a trace to a server at their times, and tell how many "
+        "pictures were on time.",
+    )
+    p.add_argument("trace", type=Path, metavar="TRACE", help="a file, as `musiva trace` makes them")
+    p.add_argument(
+        "--server",
+        default="http://127.0.0.1:8400",
+        metavar="URL",
+        help="of Musiva (default: http://127.0.0.1:8400)",
+    )
+    p.add_argument(
+        "--speed",
+        type=number("speed", 1e-6, 1e6),
+        default=1.0,
+        metavar="X",
+        help="requests come so many times as fast (default: 1)",
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="write what became of each there")
+    add_key(p, "holds the key that the server asks for (default: MUSIVA_API_KEY, or no key)")

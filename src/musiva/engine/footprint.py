@@ -1,0 +1,74 @@
+"""Whether a picture fits into the memory of the device: about, and before anything is begun."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from musiva.core.errors import InvalidInput
+from musiva.core.pack import ROW_ALIGN
+from musiva.engine.pipeline import Pipeline
+
+__all__ = ["Footprint", "device_bytes"]
+
+# Limits of a container, by the second and the first version of control groups.
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# What a layer reads and writes is there at once, and a copy of it for a norm or an activation.
+COPIES = 3
+
+
+class Footprint:
+    """What pictures of a model take, and what there is beside its weights."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        total = device_bytes(pipeline.device)
+        # Kernels keep their own copy of the denoiser's.
+        kept = pipeline.text.num_bytes + 2 * _bytes(pipeline.denoiser) + _bytes(pipeline.vae)
+        self.free = None if total is None else total - kept
+        layers = [m for m in pipeline.denoiser.modules() if isinstance(m, nn.Linear)]
+        widest = max((m.in_features + m.out_features for m in layers), default=0)
+        size_of = next(pipeline.denoiser.parameters()).element_size()
+        self._row_bytes = COPIES * widest * size_of
+        # The autoencoder is always exact.
+        self._pixel_bytes = COPIES * torch.float32.itemsize * pipeline.vae.widest_at_pixels
+
+    def needs(self, size: tuple[int, int], branches: int) -> int:
+        """Bytes of the largest step of a picture, beside the weights."""
+        rows = -(-self.pipeline.num_tokens(size) // ROW_ALIGN) * ROW_ALIGN * branches
+        return max(rows * self._row_bytes, math.ceil(size[0] * size[1] * self._pixel_bytes))
+
+    def check(self, size: tuple[int, int], branches: int) -> None:
+        """Raises InvalidInput for a size that cannot be made here."""
+        needs = self.needs(size, branches)
+        if self.free is not None and needs > self.free:
+            free = max(self.free, 0) / 2**20
+            allowed = (
+                f"a picture that takes at most the {free:.0f} MiB that {self.pipeline.device} has "
+                f"beside the model; this one takes about {needs / 2**20:.0f}"
+            )
+            raise InvalidInput("size", f"{size[0]}x{size[1]}", allowed)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(weight.nbytes for weight in module.parameters())
+
+
+def device_bytes(device: torch.device) -> int | None:
+    """All memory that a process may have there; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, ValueError, OSError):
+        return None
+    for name in LIMITS:
+        try:
+            found.append(int(Path(name).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue  # no such control group, or "max"
+    return min(found)
