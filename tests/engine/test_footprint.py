@@ -59,7 +59,10 @@ def test_where_nobody_says_nothing_is_refused(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(footprint, "device_bytes", lambda _: None)
-    Footprint(pipeline).check((1 << 20, 1 << 20), 2)
+    found, vast = Footprint(pipeline), (1 << 20, 1 << 20)
+    assert found.free is None
+    assert found.needs(vast, 2) > 1 << 40
+    found.check(vast, 2)  # raises where there is a limit
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
