@@ -10,7 +10,7 @@ import pytest
 
 from musiva.engine import Engine, Pipeline, load_pipeline
 from musiva.perf.benches import whole_picture
-from musiva.perf.benches.contenders import CONTENDERS, OURS, WHOLE, Contender, contenders
+from musiva.perf.benches.contenders import CONTENDERS, OURS, WHOLE, contenders
 from musiva.perf.benches.diffusers_queue import served_in_turn
 from musiva.perf.benches.serve import KEYS, _figures
 from musiva.perf.benches.serve_points import Point, Points, Setting
@@ -51,15 +51,23 @@ def test_points_are_measured_once(points: Points) -> None:
         assert min(found.pace) > 0.0
         assert points.measured(contender, 2.0, 4.0) == found
     other = Points(points.pipeline, points.cost, replace(SETTING, seed=1), points.cache)
-    # Beside them what the dense run takes alone, and the rate.
-    assert len(list(points.cache.glob("*.json"))) == len(CONTENDERS) + 2
+    # Beside them what the dense run takes alone.
+    assert len(list(points.cache.glob("*.json"))) == len(CONTENDERS) + 1
     assert other.setting.digest("x") != SETTING.digest("x")
 
 
-def test_a_dense_contender_draws_the_dense_picture(points: Points) -> None:
-    dense = Contender("dense", "edf", {"min_quality": None, "max_quality": None})
-    for i, fate in enumerate(points.pictures(dense, 0.5, 1000.0)):
-        assert np.array_equal(fate.picture, points.dense[i])
+def test_dense_pictures_of_packs_are_those_made_alone(points: Points) -> None:
+    assert points.same_alone(SETTING.arrivals) == SETTING.arrivals
+    points.dense[1] = np.zeros_like(points.dense[1])
+    assert points.same_alone(SETTING.arrivals) == SETTING.arrivals - 1
+
+
+def test_what_was_interrupted_goes_on_where_it_was(points: Points) -> None:
+    again = Points(points.pipeline, points.cost, SETTING, points.cache)
+    again.prepare()
+    assert again.rate == points.rate
+    assert again.alone == points.alone
+    assert all(map(np.array_equal, again.dense, points.dense))
 
 
 def test_a_simulated_point_has_no_pictures_and_all_requests(points: Points) -> None:

@@ -21,7 +21,9 @@ QUICK_LOADS, QUICK_ARRIVALS = LOADS[:1], 6
 def goodput_over_diffusers(
     findings: Findings, points: Points, ours: Contender, *, quick: bool
 ) -> float | None:
-    """At 0.8 of its capacity, the lower one of the deadlines; the rest goes into rows."""
+    """At 0.8 of its capacity, with the longest deadline: with shorter ones a queue without packs
+    is late more often. The rest goes into rows.
+    """
     trace = points.trace(1.0, None)[: QUICK_ARRIVALS if quick else None]
     question = {
         "model": points.pipeline.name,
@@ -34,22 +36,20 @@ def goodput_over_diffusers(
     module = "musiva.perf.benches.diffusers_times"
     seconds: list[float] = run_child(module, question, threads=torch.get_num_threads())["seconds"]
     capacity = len(seconds) / sum(seconds)
-    found = []
+    scale, over = max(points.setting.scales), None
     for load in QUICK_LOADS if quick else LOADS:
-        for scale in points.setting.scales:
-            rate = load * capacity
-            asked = points.trace(rate, scale)[: len(seconds)]
-            on_time = served_in_turn(asked, seconds)
-            theirs = sum(on_time) / len(on_time)
-            # Loads of points are relative to the rate of our own dense engine.
-            mine = points.measured(ours, rate / points.rate, scale)
-            findings.rows.append(mine.row(f"at {load} of what diffusers can do, {capacity:.2f}/s"))
-            findings.rows.append(
-                {"what": "diffusers", "load": load, "deadline": scale, "attainment": theirs}
-            )
-            if load == LOADS[0]:
-                found.append(mine.score.attainment / max(theirs, 1e-9))
-    return min(found, default=None)
+        rate = load * capacity
+        on_time = served_in_turn(points.trace(rate, scale)[: len(seconds)], seconds)
+        theirs = sum(on_time) / len(on_time)
+        # Loads of points are relative to the rate of our own dense engine.
+        mine = points.measured(ours, rate / points.rate, scale)
+        findings.rows.append(mine.row(f"at {load} of what diffusers can do, {capacity:.2f}/s"))
+        findings.rows.append(
+            {"what": "diffusers", "load": load, "deadline": scale, "attainment": theirs}
+        )
+        if load == LOADS[0]:
+            over = mine.score.attainment / max(theirs, 1e-9)
+    return over
 
 
 def served_in_turn(trace: Sequence[Asked], seconds: Sequence[float]) -> list[bool]:

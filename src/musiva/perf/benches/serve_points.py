@@ -80,7 +80,7 @@ class Point:
 class Points:
     """Runs points on one pipeline, and remembers those that are done in `cache`, so that a run that
     was interrupted goes on where it was. dense: the picture of each request of the trace by its own
-    dense run.
+    dense run. rate: pictures a second of all dense runs at once, in packs.
     """
 
     pipeline: Pipeline
@@ -92,14 +92,20 @@ class Points:
     dense: list[np.ndarray] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Make the dense pictures; measure what the dense run takes alone, and the rate at which it
-        saturates, or remember that.
+        """Make the dense pictures, and measure the rate at which they come and what the dense run
+        takes alone, or remember that.
         """
         with Engine(self.pipeline) as engine:
             found = self.remembered("alone", lambda: self._measured_alone(engine))
-            self.alone = {size: found["{}x{}".format(*size)] for size in self.setting.sizes}
-            self.dense = self._dense_pictures(engine)
-        self.rate = self.remembered("rate", self._saturated)
+        self.alone = {size: found["{}x{}".format(*size)] for size in self.setting.sizes}
+        file = self.cache / f"{self.setting.digest('dense')}.npz"
+        if not file.is_file():
+            pictures, rate = self._saturated()
+            self.cache.mkdir(parents=True, exist_ok=True)
+            np.savez(file, *pictures, rate=rate)
+        with np.load(file) as kept:
+            self.rate = float(kept["rate"])
+            self.dense = [kept[f"arr_{i}"] for i in range(self.setting.arrivals)]
 
     def remembered(self, name: str, measure: Callable[[], T]) -> T:
         """What was measured of that name, in an earlier run perhaps."""
@@ -145,8 +151,15 @@ class Points:
         fates, kept = simulate(self.pipeline, config, trace, pace)
         return Point(contender.name, load, scale, score(fates, kept), pace)
 
-    def pictures(self, contender: Contender, load: float, scale: float) -> list[Fate]:
-        return self._drive(contender, self.trace(load * self.rate, scale))[0]
+    def same_alone(self, count: int) -> int:
+        """How many of the first dense pictures have the same bytes when each runs alone."""
+        same = 0
+        with Engine(self.pipeline) as engine:
+            for asked, packed in zip(self.trace(1.0, None)[:count], self.dense, strict=False):
+                options: dict[str, Any] = {"size": asked.size, "steps": asked.steps}
+                (picture,) = engine.generate(asked.prompt, seed=asked.seed, **options)
+                same += np.array_equal(np.asarray(picture), packed)
+        return same
 
     def _drive(
         self, contender: Contender, trace: Sequence[Asked]
@@ -165,11 +178,14 @@ class Points:
         floor = floor_db(self.setting.min_quality)
         return float(psnr(fate.picture, self.dense[index]) >= floor)
 
-    def _saturated(self) -> float:
-        """Pictures a second, with all of the trace there at once, in packs of ours."""
+    def _saturated(self) -> tuple[list[np.ndarray], float]:
+        """All of the trace at once, in packs of ours: its pictures, and how many a second."""
         dense = Contender("dense", "fifo", {"min_quality": None, "max_quality": None})
         fates, _ = self._drive(dense, scaled(self.trace(1.0, None), faster=1e9))
-        return len(fates) / max(fate.seconds for fate in fates if fate.seconds is not None)
+        pictures = [fate.picture for fate in fates if fate.picture is not None]
+        assert len(pictures) == len(fates), "nothing is refused or late without a deadline"
+        taken = max(fate.seconds for fate in fates if fate.seconds is not None)
+        return pictures, len(pictures) / taken
 
     def _measured_alone(self, engine: Engine) -> dict[str, float]:
         sizes = self.setting.sizes
@@ -182,18 +198,3 @@ class Points:
             engine.generate(self.setting.prompts[seed], size=size, steps=steps, seed=seed)
             taken.append(time.perf_counter() - start)
         return statistics.median(taken[1:])
-
-    def _dense_pictures(self, engine: Engine) -> list[np.ndarray]:
-        """Those of the whole trace, in an earlier run perhaps."""
-        file = self.cache / f"{self.setting.digest('dense')}.npz"
-        if file.is_file():
-            with np.load(file) as found:
-                return [found[name] for name in found.files]
-        made: list[np.ndarray] = []
-        for asked in self.trace(1.0, None):
-            options: dict[str, Any] = {"size": asked.size, "steps": asked.steps, "seed": asked.seed}
-            (picture,) = engine.generate(asked.prompt, **options)
-            made.append(np.asarray(picture))
-        self.cache.mkdir(parents=True, exist_ok=True)
-        np.savez(file, *made)
-        return made
