@@ -85,17 +85,18 @@ def test_the_rival_is_the_cheapest_that_keeps_the_floor(
 ) -> None:
     monkeypatch.setattr(whole_picture, "FEWER", (4, 8, 10))
     monkeypatch.setattr(whole_picture, "INTERVALS", (4, 2))
+    asked = {"steps": 12, "size": (32, 32), "first_seed": 0}
     with Engine(pipeline) as engine:
-        low, rows = whole_picture.cheapest(
-            engine, SETTING.prompts, steps=12, floor=-100.0, first_seed=0
-        )
-        high, every = whole_picture.cheapest(
-            engine, SETTING.prompts, steps=12, floor=1000.0, first_seed=0
-        )
-    # Nothing keeps what cannot be kept; anything keeps no floor: of each kind one is tried.
+        low, rows = whole_picture.cheapest(engine, SETTING.prompts, floor=-100.0, **asked)
+        high, every = whole_picture.cheapest(engine, SETTING.prompts, floor=1000.0, **asked)
+    # Nothing keeps what cannot be kept; anything keeps no floor, so the cheapest of each kind does.
     assert high == {}
-    assert len(every) == len(whole_picture.candidates(12))
-    assert len(rows) == 5
+    assert len(rows) == 2 * len(whole_picture.kinds(12))
+    assert len(every) < len(rows)
+    tried = [row["options"] for row in rows]
+    assert {"steps": 4} in tried
+    assert {"steps": 10} not in tried
+    assert {"steps": 10} in [row["options"] for row in every]
     cheapest = min(rows, key=lambda row: row["seconds"])
     assert cheapest["options"] == low
     (rival,) = [one for one in contenders(low) if one.name == WHOLE]
