@@ -146,10 +146,16 @@ class Points:
     def simulated(
         self, contender: Contender, load: float, scale: float, pace: Sequence[float] = ()
     ) -> Point:
-        trace = contender.rewritten(self.trace(load * self.rate, scale))
-        config = Scheduler.Config(discipline=contender.discipline, cost=self.cost)
-        fates, kept = simulate(self.pipeline, config, trace, pace)
-        return Point(contender.name, load, scale, score(fates, kept), pace)
+        """In simulated time, or what was remembered of it; at one pace of the machine or none."""
+
+        def simulated() -> Mapping[str, object]:
+            trace = contender.rewritten(self.trace(load * self.rate, scale))
+            config = Scheduler.Config(discipline=contender.discipline, cost=self.cost)
+            return score(*simulate(self.pipeline, config, trace, pace)).row()
+
+        name = f"{contender.name} {contender.asks} {load} {scale} simulated {bool(pace)}"
+        found: dict[str, Any] = dict(self.remembered(name, simulated))
+        return Point(contender.name, load, scale, Score(**found), pace)
 
     def same_alone(self, count: int) -> int:
         """How many of the first dense pictures have the same bytes when each runs alone."""
