@@ -100,8 +100,7 @@ def measure(*, quick: bool) -> Findings:
     for found, what in ((measured, "measured"), (simulated, "simulated")):
         findings.rows += [point.row(what) for point in found.values()]
     findings.rows += [
-        points.simulated(one, load, scale).row("simulated at the pace of the profile")
-        for one in every
+        points.simulated(every[0], load, scale).row("simulated at the pace of the profile")
         for load in setting.loads
         for scale in setting.scales
     ]
