@@ -142,25 +142,35 @@ def _calibration_prompts(model: str) -> list[str]:
 
 
 def _sweep(points: Points, every: Sequence[Contender]) -> tuple[dict[Key, Point], dict[Key, Point]]:
-    measured: dict[Key, Point] = {}
-    simulated: dict[Key, Point] = {}
+    """All points for real first, then in simulated time."""
     setting = points.setting
-    total = len(setting.scales) * len(setting.loads) * len(every)
-    for scale in setting.scales:
-        for load in setting.loads:
-            for contender in every:
-                key = contender.name, load, scale
-                measured[key] = points.measured(contender, load, scale)
-                pace = measured[key].pace
-                simulated[key] = points.simulated(contender, load, scale, pace)
-                print(
-                    f"[{len(measured)}/{total}] {contender.name}, load {load}, deadline {scale}: "
-                    f"attainment {measured[key].score.attainment:.3f}, simulated "
-                    f"{simulated[key].score.attainment:.3f}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+    keys = [
+        (contender, load, scale)
+        for scale in setting.scales
+        for load in setting.loads
+        for contender in every
+    ]
+    measured: dict[Key, Point] = {}
+    for contender, load, scale in keys:
+        found = points.measured(contender, load, scale)
+        measured[contender.name, load, scale] = found
+        _tell(f"{len(measured)}/{len(keys)}", found)
+    simulated: dict[Key, Point] = {}
+    for contender, load, scale in keys:
+        pace = measured[contender.name, load, scale].pace
+        found = points.simulated(contender, load, scale, pace)
+        simulated[contender.name, load, scale] = found
+        _tell(f"{len(simulated)}/{len(keys)} simulated", found)
     return measured, simulated
+
+
+def _tell(done: str, point: Point) -> None:
+    print(
+        f"[{done}] {point.contender}, load {point.load}, deadline {point.scale}: "
+        f"attainment {point.score.attainment:.3f}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _figures(
