@@ -38,9 +38,9 @@ def test_a_tight_deadline_is_met_by_a_lower_level() -> None:
 
 def test_levels_go_down_in_a_burst_and_up_again_behind_it() -> None:
     site = Site()
-    first = site.submit(deadline=1.3 * DENSE)
+    first = site.submit(deadline=1.6 * DENSE)
     site.run(0.3 * DENSE)
-    burst = [site.submit(deadline=1.3 * DENSE) for _ in range(3)]
+    burst = [site.submit(deadline=1.6 * DENSE) for _ in range(3)]
     site.run()
     site.clock.advance(20 * DENSE)
     late = site.submit(deadline=20 * DENSE)

@@ -170,9 +170,9 @@ def test_levels_change_on_the_way_and_the_journal_tells(pipeline: Pipeline, floo
     """
     site = Site(pipeline)
     dense = site.intake.seconds_alone(site.intake.request("a fox", **ASK))
-    site.submit("r", min_quality=floor, max_quality=100, deadline=1.2 * dense)
+    site.submit("r", min_quality=floor, max_quality=100, deadline=1.7 * dense)
     site.run(6)
-    site.clock.advance(0.95 * dense)
+    site.clock.advance(1.45 * dense)
     site.run()
     made = site.pictures["r"]
     assert made.report is not None

@@ -34,8 +34,8 @@ class Goodput:
     request asks to be let in, with all at their floors. shares: weights of tenants; 1 for others.
     """
 
-    ahead: float = 0.5
-    reserve: float = 0.2
+    ahead: float = 0.4
+    reserve: float = 0.5
     margin: float = 0.05
     shares: tuple[tuple[str, float], ...] = ()
 

@@ -1,0 +1,185 @@
+"""A module's graph at one size, by `torch.export`, with what of it depends on a sample.
+
+Exported twice or more, at sizes without common factors, graphs are the same but for numbers; what
+differs in shape from one to another depends on sizes (`align`).
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from musiva.compiler.arguments import Argument, Sizes, call_arguments
+
+__all__ = ["Aligned", "CannotCapture", "Exported", "align", "export"]
+
+
+class CannotCapture(Exception):
+    """The module cannot be captured; the message says why."""
+
+
+@dataclass(slots=True)
+class Exported:
+    """The graph of a module for one sample of these sizes. inputs: names of placeholders by name of
+    argument, where it is a tensor; data: names of the nodes that depend on what a sample brings.
+    """
+
+    program: ExportedProgram
+    sizes: Sizes
+    inputs: Mapping[str, str]
+    data: frozenset[str]
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+
+    @property
+    def body(self) -> list[Node]:
+        """Operations on what a sample brings, in order."""
+        graph = self.program.graph
+        return [n for n in graph.nodes if n.op == "call_function" and n.name in self.data]
+
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        """Tensors that the graph brings along, by name of placeholder."""
+        signature = self.program.graph_signature
+        named = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+        every = self.program.constants
+        return {node: every[name] for node, name in named.items() if name in every}  # pyright: ignore
+
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """Parameters and buffers of a module, by name of placeholder."""
+        signature = self.program.graph_signature
+        own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        return {node: own[name] for node, name in named.items() if name in own}
+
+    @property
+    def outputs(self) -> list[Node]:
+        (out,) = (node for node in self.program.graph.nodes if node.op == "output")
+        return [one for one in pytree.tree_leaves(out.args) if isinstance(one, Node)]
+
+
+@dataclass(slots=True)
+class Aligned:
+    """Several graphs of one module. names: for each graph, the name of a node in the first one by
+    its own. varying: by name in the first one, which dimensions of each tensor depend on sizes.
+    """
+
+    graphs: Sequence[Exported]
+    names: Sequence[Mapping[str, str]]
+    varying: Mapping[str, Sequence[Sequence[bool]]]
+
+    def varying_in(self, index: int) -> dict[str, Sequence[Sequence[bool]]]:
+        """By the names of that graph."""
+        return {own: self.varying[name] for own, name in self.names[index].items()}
+
+
+def export(module: nn.Module, arguments: Mapping[str, Argument], sizes: Sizes) -> Exported:
+    """Raises CannotCapture."""
+    generator = torch.Generator().manual_seed(0)
+    called = call_arguments(arguments, sizes, generator)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # Of torch about itself, and of models about their age.
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                module, (), {**called, "return_dict": False}, strict=False
+            ).run_decompositions({})
+    except Exception as error:  # whatever a model's own code raises under the tracer
+        raise CannotCapture(f"torch.export: {type(error).__name__}: {error}") from error
+    inputs = _inputs(program, called, arguments)
+    data: set[str] = {
+        node for name, node in inputs.items() if arguments[name.partition("#")[0]].is_data
+    }
+    for node in list(program.graph.nodes):
+        if str(node.target).startswith("aten._assert"):
+            # What export has checked for these sizes.
+            program.graph.erase_node(node)
+        elif any(source.name in data for source in node.all_input_nodes):
+            data.add(node.name)
+    nodes = {node.name: node for node in program.graph.nodes}
+    return Exported(program, sizes, inputs, frozenset(data), nodes)
+
+
+def align(graphs: Sequence[Exported]) -> Aligned:
+    """Match the operations of graphs one by one. Raises CannotCapture where they are not the same:
+    what is computed depends on the size.
+    """
+    first = graphs[0]
+    names: list[dict[str, str]] = []
+    for graph in graphs:
+        own: dict[str, str] = {node: first.inputs[name] for name, node in graph.inputs.items()}
+        if len(graph.body) != len(first.body):
+            raise CannotCapture(
+                f"{len(first.body)} operations at {dict(first.sizes)}, "
+                f"{len(graph.body)} at {dict(graph.sizes)}"
+            )
+        for node, other in zip(first.body, graph.body, strict=True):
+            if node.target is not other.target:
+                raise CannotCapture(f"{node.target} at one size, {other.target} at another")
+            own[other.name] = node.name
+            for mine, theirs in zip(node.all_input_nodes, other.all_input_nodes, strict=False):
+                if own.setdefault(theirs.name, mine.name) != mine.name:
+                    raise CannotCapture(f"{other.name}: other operands than at another size")
+        names.append(own)
+    inverse = [{name: mine for mine, name in own.items()} for own in names]
+    varying: dict[str, list[list[bool]]] = {}
+    for name in inverse[0]:
+        shapes = [
+            shapes_of(graph.nodes[own[name]]) for graph, own in zip(graphs, inverse, strict=True)
+        ]
+        varying[name] = [
+            [len({*sizes, -1} - {-1}) > 1 or -1 in sizes for sizes in zip(*several, strict=True)]
+            for several in zip(*shapes, strict=True)
+        ]
+    return Aligned(graphs, names, varying)
+
+
+def shapes_of(node: Node) -> tuple[tuple[int, ...], ...]:
+    """Of each tensor that a node returns; -1 for what depends on values."""
+    value = node.meta.get("val")
+    several = value if isinstance(value, tuple | list) else (value,)
+    return tuple(
+        tuple(n if isinstance(n, int) else -1 for n in one.shape) if isinstance(one, Tensor) else ()
+        for one in several
+    )
+
+
+def is_item(node: Node) -> bool:
+    """Whether it takes one of several outputs."""
+    return node.target is operator.getitem
+
+
+def _inputs(
+    program: ExportedProgram, called: Mapping[str, object], arguments: Mapping[str, Argument]
+) -> dict[str, str]:
+    spec = program.call_spec.in_spec
+    assert spec is not None
+    _, kwargs = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    placeholders = list(program.graph_signature.user_inputs)
+    found = {}
+    for name in arguments:
+        leaves = pytree.tree_leaves(_entry(kwargs, name))
+        given = pytree.tree_leaves(_entry(called, name))
+        tensors = [
+            leaf for leaf, value in zip(leaves, given, strict=True) if isinstance(value, Tensor)
+        ]
+        for i, leaf in enumerate(tensors):
+            found[name if len(tensors) == 1 else f"{name}#{i}"] = str(placeholders[leaf])
+    return found
+
+
+def _entry(called: Mapping[str, object], name: str) -> object:
+    """An argument; with a dot, an entry of a mapping."""
+    outer, _, inner = name.partition(".")
+    value = called[outer]
+    if not inner:
+        return value
+    assert isinstance(value, Mapping)
+    return value[inner]

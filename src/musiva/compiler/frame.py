@@ -1,0 +1,208 @@
+"""What generated code asks of a pack: whose row is which, and what depends on sizes alone.
+
+R rows of some streams behind one another, M modulation rows, L tokens of one sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from musiva.core.pack import Pack, Rows
+from musiva.core.run import QKV, Run
+
+__all__ = ["Dims", "Frame", "Lengths", "to_graph", "to_tokens"]
+
+# Of each dimension its axes: names of token axes, extents of others.
+Dims = tuple[tuple[str | int, ...], ...]
+# Extents of token axes of one sample.
+Lengths = Mapping[str, int]
+Streams = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Frame:
+    """axes: the token axes of each stream, outermost first. lengths: of each sample branch. layers:
+    by the names that generated code has for them. extras: streams of so many tokens for each
+    sample. place: the value of a place for a branch, in the
+    layout of the graph.
+    """
+
+    pack: Pack
+    axes: Mapping[str, Sequence[str]]
+    lengths: Sequence[Lengths]
+    layers: Mapping[str, nn.Linear]
+    convolutions: Mapping[str, nn.Conv2d]
+    place: Callable[[str, int], Tensor]
+    extras: Mapping[str, int] = field(default_factory=dict)
+    _rows: dict[Streams, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Streams of tokens of which every sample has as many."""
+        if not self.extras:
+            return
+        device, branches = self.pack.image.device, self.pack.num_branches
+        more = {
+            name: Rows.build([(1, 1, count)] * branches, device=device)
+            for name, count in self.extras.items()
+        }
+        self.pack = Pack({**self.pack.streams, **more})
+        self.axes = {**self.axes, **{name: (name,) for name in self.extras}}
+        self.lengths = [{**own, **self.extras} for own in self.lengths]
+
+    def gather(self, table: Tensor, streams: Streams) -> Tensor:
+        """[M, ...] -> [R, ...]: what is one for a sample, for each of its rows."""
+        if streams not in self._rows:
+            parts = [self.pack.streams[name].segment_T for name in streams]
+            self._rows[streams] = torch.cat(parts)
+        return table[self._rows[streams]]
+
+    def count(self, streams: Streams) -> int:
+        """How many rows; without streams, how many modulation rows."""
+        if not streams:
+            return self.pack.num_mod_rows
+        return sum(self.pack.streams[name].num_rows for name in streams)
+
+    def part(self, x: Tensor, streams: Streams, first: int, end: int) -> Tensor:
+        """The rows of streams `first` to `end` of those that x has."""
+        start = self.count(streams[:first]) if first else 0
+        return x[start : start + self.count(streams[first:end])]
+
+    def linear(self, run: Run, name: str, x: Tensor) -> Tensor:
+        return run.linear(name, self.layers[name], x, self.pack)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pack.image.device
+
+    def conv(self, run: Run, name: str, x: Tensor, stream: str) -> Tensor:
+        """[R, C] -> [R, C']: a window over the grid of each sample."""
+        return run.conv(name, self.convolutions[name], x, self.pack.streams[stream])
+
+    def attend(
+        self,
+        run: Run,
+        site: str,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        queries: Streams,
+        keys: Streams,
+        over: str,
+        scale: float | None,
+    ) -> Tensor:
+        """[R, H, K] each -> [R, H, K] of the queries' rows."""
+        if k.shape[1] != q.shape[1]:
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        if scale is not None and not math.isclose(scale, q.shape[-1] ** -0.5):
+            q = q * (scale * q.shape[-1] ** 0.5)
+        found: dict[str, list[Tensor | None]] = {}
+        for i, name in enumerate(keys):
+            found[name] = [None, *(self.part(x, keys, i, i + 1) for x in (k, v))]
+        for i, name in enumerate(queries):
+            found.setdefault(name, [None, None, None])[0] = self.part(q, queries, i, i + 1)
+        qkv: dict[str, QKV] = {name: tuple(three) for name, three in found.items()}  # pyright: ignore
+        out = run.attend(site, qkv, self.pack, over)
+        parts = [out[name] for name in queries]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def lay(self, several: Sequence[Tensor], streams: Streams, dims: Dims) -> Tensor:
+        """One tensor for each branch in the layout of the graph, on rows."""
+        if not streams:
+            table = torch.stack([x.reshape(_features(dims)) for x in several])
+            pad = self.pack.num_mod_rows - len(several)
+            return torch.cat([table, table.new_zeros(pad, *table.shape[1:])])
+        laid = []
+        for i, name in enumerate(streams):
+            rows = self.pack.streams[name]
+            own = []
+            for x, lengths, tokens in zip(several, self.lengths, rows.tokens, strict=True):
+                x_L = to_tokens(
+                    self._only(x, i, streams, dims, lengths), dims, self.axes[name], lengths
+                )
+                own.append(x_L if tokens is None else x_L[tokens.to(x_L.device)])
+            laid.append(self.pack.gather(own, name))
+        return torch.cat(laid) if len(laid) > 1 else laid[0]
+
+    def places(self, name: str, streams: Streams, dims: Dims) -> Tensor:
+        """A place on rows."""
+        return self.lay([self.place(name, i) for i in range(len(self.lengths))], streams, dims)
+
+    def whole(self, x: Tensor, streams: Streams, dims: Dims) -> list[Tensor]:
+        """The inverse of `lay`; all rows have to be there."""
+        if not streams:
+            return [x[i].reshape(_features(dims)) for i in range(len(self.lengths))]
+        parts = [
+            self.pack.split(self.part(x, streams, i, i + 1), name) for i, name in enumerate(streams)
+        ]
+        found = []
+        for branch, lengths in enumerate(self.lengths):
+            several = [
+                to_graph(part[branch], _dims_of(dims, self.axes[name]), self.axes[name], lengths)
+                for part, name in zip(parts, streams, strict=True)
+            ]
+            joint = next((i for i, dim in enumerate(dims) if _is_joint(dim, self.axes, streams)), 0)
+            found.append(torch.cat(several, joint) if len(several) > 1 else several[0])
+        return found
+
+    def _only(
+        self, x: Tensor, index: int, streams: Streams, dims: Dims, lengths: Lengths
+    ) -> Tensor:
+        """The part of one stream of a value that has several behind one another."""
+        if len(streams) == 1:
+            return x
+        dim = next(i for i, dim in enumerate(dims) if _is_joint(dim, self.axes, streams))
+        counts = [math.prod(lengths[axis] for axis in self.axes[name]) for name in streams]
+        return x.narrow(dim, sum(counts[:index]), counts[index])
+
+
+def to_tokens(x: Tensor, dims: Dims, axes: Sequence[str], lengths: Lengths) -> Tensor:
+    """From the layout of the graph to [L, ...], tokens in the order of `axes`; what is the same
+    along one of them is repeated. Axes of other streams are left out.
+    """
+    dims = _dims_of(dims, axes)
+    shape = [lengths[axis] if isinstance(axis, str) else axis for dim in dims for axis in dim]
+    flat = [axis for dim in dims for axis in dim]
+    there = [axis for axis in axes if axis in flat]
+    order = [flat.index(axis) for axis in there]
+    order += [i for i, axis in enumerate(flat) if not isinstance(axis, str)]
+    x = x.reshape(shape).permute(order)
+    for i, axis in enumerate(axes):
+        if axis not in flat:
+            x = x.unsqueeze(i)
+    x = x.expand(*(lengths[axis] for axis in axes), *x.shape[len(axes) :])
+    return x.reshape(-1, *_features(dims))
+
+
+def to_graph(x_L: Tensor, dims: Dims, axes: Sequence[str], lengths: Lengths) -> Tensor:
+    """The inverse of `to_tokens`."""
+    flat = [axis for dim in dims for axis in dim]
+    inner = [axis for axis in flat if not isinstance(axis, str)]
+    x = x_L.reshape(*(lengths[axis] for axis in axes), *inner)
+    places = iter(range(len(axes), len(axes) + len(inner)))
+    order = [axes.index(axis) if isinstance(axis, str) else next(places) for axis in flat]
+    x = x.permute(order)
+    sizes = iter(x.shape)
+    return x.reshape([math.prod(next(sizes) for _ in dim) for dim in dims])
+
+
+def _features(dims: Dims) -> tuple[int, ...]:
+    return tuple(math.prod(axis for axis in dim if isinstance(axis, int)) for dim in dims)
+
+
+def _dims_of(dims: Dims, axes: Sequence[str]) -> Dims:
+    return tuple(
+        tuple(axis for axis in dim if not isinstance(axis, str) or axis in axes) for dim in dims
+    )
+
+
+def _is_joint(
+    dim: Sequence[str | int], axes: Mapping[str, Sequence[str]], streams: Streams
+) -> bool:
+    """Whether a dimension has tokens of several streams."""
+    owners = {name for name in streams for axis in axes[name] if axis in dim}
+    return len(owners) > 1

@@ -1,0 +1,144 @@
+"""Programs on rows: operations as Python text, and what is shared by those that write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch.fx import Node
+
+from musiva.compiler.call import Value
+from musiva.compiler.flow import op_of
+from musiva.compiler.labels import Joint, Layout
+
+__all__ = [
+    "Args",
+    "Op",
+    "Operand",
+    "Program",
+    "Recipe",
+    "Streams",
+    "arguments_of",
+    "called",
+    "constant",
+    "numbers",
+    "path_of",
+]
+
+Streams = tuple[str, ...]
+Args = dict[str, object]
+# Operators that are written as Python writes them.
+INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a tensor of the graph lies on rows: of each dimension its axes, names of token axes and
+    extents of others.
+    """
+
+    dims: tuple[tuple[str | int, ...], ...]
+
+    @classmethod
+    def of(cls, layout: Layout) -> Recipe:
+        return cls(
+            tuple(
+                tuple(
+                    axis.name if axis.token else axis.extent
+                    for part in (label.parts if isinstance(label, Joint) else (label,))
+                    for axis in part
+                )
+                for label in layout
+            )
+        )
+
+
+@dataclass(slots=True)
+class Op:
+    """`out = text`. reads: variables in the text. streams: whose rows they are, one after another;
+    none for what is one for a whole sample. path: the module that it comes from.
+    """
+
+    out: str
+    text: str
+    kind: str
+    reads: tuple[str, ...]
+    streams: Streams
+    path: str
+
+
+@dataclass(slots=True)
+class Program:
+    """ops in order. constants: names of nodes that depend on weights alone. inputs: variable of
+    each argument. outputs: variables, each with how it lies. convolutions: what their layers are
+    called with, by name of layer. extras: streams of tokens of which each sample has so many.
+    """
+
+    ops: list[Op] = field(default_factory=list)
+    constants: set[str] = field(default_factory=set)
+    inputs: dict[str, tuple[str, Streams, Recipe]] = field(default_factory=dict)
+    outputs: list[tuple[str, Streams, Recipe]] = field(default_factory=list)
+    convolutions: dict[str, Mapping[str, object]] = field(default_factory=dict)
+    extras: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor among the arguments of a node: the name of what is given, and its layout here."""
+
+    name: str
+    value: Value
+    layout: Layout
+
+
+def arguments_of(node: Node) -> dict[str, object]:
+    """By name, as far as they are given."""
+    schema = node.target._schema  # pyright: ignore
+    names = (str(one.name) for one in schema.arguments)
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def numbers(
+    given: object, path: tuple[object, ...] = ()
+) -> Iterator[tuple[tuple[object, ...], int]]:
+    if isinstance(given, int) and not isinstance(given, bool):
+        yield path, given
+    elif isinstance(given, Mapping):
+        for name, one in given.items():
+            yield from numbers(one, (*path, name))
+    elif isinstance(given, list | tuple):
+        for i, one in enumerate(given):
+            yield from numbers(one, (*path, i))
+
+
+def path_of(node: Node) -> str:
+    """Of the module that an operation was traced in."""
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def constant(given: object) -> str:
+    """A Python literal."""
+    if isinstance(given, torch.dtype | torch.memory_format | torch.layout):
+        return str(given)
+    if isinstance(given, torch.device):
+        return "at.device"
+    return repr(given)
+
+
+def called(node: Node, texts: Mapping[str, str]) -> str:
+    """The call of an operator, arguments that are only allowed by name as such."""
+    target, schema = node.target, node.target._schema  # pyright: ignore
+    name = op_of(node)
+    if name in INFIX and set(texts) == {"self", "other"}:
+        return f"{texts['self']} {INFIX[name]} {texts['other']}"
+    shown = []
+    for parameter in schema.arguments:
+        if parameter.name in texts:
+            text = texts[parameter.name]
+            positional = not parameter.kwarg_only and len(shown) == schema.arguments.index(
+                parameter
+            )
+            shown.append(text if positional else f"{parameter.name}={text}")
+    return f"torch.ops.{target}({', '.join(shown)})"

@@ -1,0 +1,207 @@
+"""From a labelled graph to operations on rows.
+
+An operand [a, b, c] of the graph lies on rows as [R, a', b', c']: R rows, or as many as there are
+modulation rows for what is one for a whole sample, and of each dimension what is not tokens. Views
+and permutations of tokens thus disappear, and everything token-wise is the same operator as before,
+over all tokens of all samples at once. What depends on sizes and weights alone is looked up
+(`Frame.place`); what mixes tokens goes through the run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch.fx import Node
+
+from musiva.compiler.call import Value
+from musiva.compiler.export import Aligned, is_item
+from musiva.compiler.flow import Flow
+from musiva.compiler.labels import Joint, Layout, Unlabelled, features, tokens
+from musiva.compiler.program import (
+    Args,
+    Op,
+    Operand,
+    Program,
+    Recipe,
+    Streams,
+    arguments_of,
+    path_of,
+)
+from musiva.compiler.ways import WAYS
+
+__all__ = ["Writer", "to_rows"]
+
+
+def to_rows(
+    aligned: Aligned,
+    flow: Flow,
+    streams: Mapping[str, str],
+    sized: frozenset[str],
+    lengths: Sequence[Mapping[str, int]],
+) -> Program:
+    """streams: the stream of each token axis. sized: places that depend on sizes. lengths: of token
+    axes in each graph. Raises Unlabelled where an operation has no form on rows.
+    """
+    return Writer(aligned, flow, streams, sized, lengths).write()
+
+
+class Writer:
+    def __init__(
+        self,
+        aligned: Aligned,
+        flow: Flow,
+        streams: Mapping[str, str],
+        sized: frozenset[str],
+        lengths: Sequence[Mapping[str, int]],
+    ) -> None:
+        self.aligned = aligned
+        self.exported = aligned.graphs[0]
+        self.lengths = lengths
+        self.flow = flow
+        self.stream_of = dict(streams)
+        self.sized = sized
+        self.program = Program()
+        # Of variables that were looked up or gathered for rows: each once.
+        self._made: dict[tuple[object, ...], str] = {}
+        # Variables that have one row, whatever the pack.
+        self.single: set[str] = set()
+        # Whose rows a value has, by name of node and index.
+        self.streams: dict[tuple[str, int], Streams] = {}
+
+    def write(self) -> Program:
+        for name, node in self.exported.inputs.items():
+            if node in self.exported.data:
+                (value,) = self.flow.values[node]
+                self.streams[node, 0] = self.streams_of(value.layout, value.along)
+                at = self.streams[node, 0], Recipe.of(value.layout)
+                self.program.inputs[name] = (node, *at)
+        for node in self.exported.body:
+            self._node(node)
+        for node in self.exported.outputs:
+            value = self.flow.values[node.name][0]
+            key = value.name, value.index
+            at = self.streams.get(key, ()), Recipe.of(value.layout)
+            self.program.outputs.append((node.name, *at))
+        return self.program
+
+    def streams_of(self, layout: Layout, along: frozenset[str]) -> Streams:
+        """Whose rows: those of the dimension with tokens; of what repeats them, none."""
+        found: list[str] = []
+        for label in layout:
+            for part in label.parts if isinstance(label, Joint) else (label,):
+                for axis in part:
+                    stream = self.stream_of.get(axis.name)
+                    if not axis.token or axis.name not in along or stream in found:
+                        continue
+                    if stream is None:
+                        raise Unlabelled(f"{axis.name} is of no stream")
+                    found.append(stream)
+        return tuple(found)
+
+    def _node(self, node: Node) -> None:
+        outcome = self.flow.outcomes[node.name]
+        path = path_of(node)
+        if is_item(node):
+            source, index = node.args
+            assert isinstance(source, Node)
+            (value,) = self.flow.values[node.name]
+            text = f"{source.name}[{index}]"
+            if value.dense:
+                text = f"[one[{index}] for one in {source.name}]"
+            streams = self.streams[value.name, value.index]
+            self._add(node.name, text, "item", (source.name,), streams, path)
+            return
+        values = self.flow.values[node.name]
+        for value in values if outcome.way != "join" else ():
+            self.streams[node.name, value.index] = self.streams_of(value.layout, value.along)
+        args = self._arguments(node)
+        write = WAYS[outcome.way]
+        text, kind, reads = write(self, node, args, outcome)
+        own = [name for name in reads if not name.startswith("c.")]
+        if own and self.single.issuperset(own):
+            self.single.add(node.name)
+        self._add(node.name, text, kind, reads, self.streams[node.name, 0], path)
+
+    def _add(
+        self, out: str, text: str, kind: str, reads: Sequence[str], streams: Streams, path: str
+    ) -> str:
+        self.program.ops.append(Op(out, text, kind, tuple(reads), streams, path))
+        return out
+
+    def _arguments(self, node: Node) -> Args:
+        """By name, in the order of the schema, tensors as `Value` with what they turned out to
+        be.
+        """
+        settled = self.flow.settled[node.name]
+
+        def seen(given: object) -> object:
+            if isinstance(given, Node):
+                value = self.flow.values[given.name][0]
+                layout = settled.get((value.name, value.index), value.layout)
+                return Operand(given.name, value, layout)
+            if isinstance(given, list | tuple):
+                return [seen(one) for one in given]
+            return given
+
+        return {name: seen(given) for name, given in arguments_of(node).items()}
+
+    # Operands on rows.
+
+    def rows(self, operand: Operand, streams: Streams, rank: int | None = None) -> str:
+        """The variable of an operand on the rows of these streams (or one for a sample, if there
+        are none), with so many dimensions.
+        """
+        value, layout = operand.value, operand.layout
+        key = value.name, value.index
+        if value.place:
+            if value.name not in self.sized and not any(map(tokens, layout)):
+                self.program.constants.add(value.name)
+                return f"c.{value.name}"
+            own = self.streams_of(layout, frozenset(n for x in layout for n in tokens(x)))
+            return self._aligned(self._place(value, layout, own), layout, own, streams, rank)
+        own = self.streams[key]
+        if value.dense:
+            own = self.streams_of(layout, frozenset(n for x in layout for n in tokens(x)))
+            name = self._laid(operand, own)
+        else:
+            # What was repeated along tokens without being seen to be: once is enough.
+            pairs = list(zip(value.layout, layout, strict=True))
+            once = [features(new) < features(old) for old, new in pairs]
+            places = ", ".join([":", *(":1" if cut else ":" for cut in once)])
+            name = f"{operand.name}[{places}]" if any(once) else operand.name
+        return self._aligned(name, layout, own, streams, rank)
+
+    def _aligned(
+        self, name: str, layout: Layout, own: Streams, streams: Streams, rank: int | None
+    ) -> str:
+        if own != streams and own:
+            raise Unlabelled(f"rows of {own} meet rows of {streams}")
+        if streams and not own and name not in self.single:
+            name = self.once(
+                ("gather", name, streams), f"at.gather({name}, {streams!r})", name, streams
+            )
+        if rank is not None and rank > len(layout):
+            shape = (-1, *[1] * (rank - len(layout)), *map(features, layout))
+            name = f"{name}.reshape({shape})"
+        return name
+
+    def once(self, key: tuple[object, ...], text: str, read: str, streams: Streams) -> str:
+        if key not in self._made:
+            name = re.sub(r"\W+", "_", read.removeprefix("c.")).strip("_")
+            out = f"{name}_{len(self._made)}"
+            self._made[key] = self._add(out, text, str(key[0]), (read,), streams, "")
+        return self._made[key]
+
+    def _place(self, value: Value, layout: Layout, streams: Streams) -> str:
+        key = ("place", value.name, layout)
+        if key not in self._made:
+            out = f"{value.name}_{len(self._made)}"
+            text = f"at.places({value.name!r}, {streams!r}, {Recipe.of(layout).dims!r})"
+            self._made[key] = self._add(out, text, "place", (), streams, "")
+        return self._made[key]
+
+    def _laid(self, operand: Operand, streams: Streams) -> str:
+        recipe = Recipe.of(operand.layout)
+        text = f"at.lay({operand.name}, {streams!r}, {recipe.dims!r})"
+        return self.once(("lay", operand.name, recipe), text, operand.name, streams)

@@ -1,0 +1,59 @@
+"""Classes of diffusers, captured: a mixed pack against the class alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from musiva.compiler.arguments import call_arguments
+from musiva.compiler.captured import Captured, capture, tensor_of
+from musiva.engine.runner import PlainRun
+from musiva.perf.catalog import ENTRIES, Entry, build, sized
+
+BY_NAME = {entry.name: entry for entry in ENTRIES}
+NAMES = (
+    "PixArtTransformer2DModel",
+    "SD3Transformer2DModel",
+    "FluxTransformer2DModel",
+    "LatteTransformer3DModel",
+    "WanTransformer3DModel",
+)
+SEEN = (
+    {"frames": 3, "rows": 5, "columns": 7, "words": 11},
+    {"frames": 5, "rows": 7, "columns": 11, "words": 13},
+    {"frames": 4, "rows": 11, "columns": 3, "words": 17},
+)
+NEW = (
+    {"frames": 4, "rows": 6, "columns": 8, "words": 9},
+    {"frames": 6, "rows": 4, "columns": 10, "words": 7},
+)
+
+
+def worst_error(captured: Captured, entry: Entry) -> float:
+    """Of the outputs of a pack, over the largest output."""
+    sizes = [sized(entry, one) for one in NEW]
+    calls = [
+        call_arguments(entry.arguments, one, torch.Generator().manual_seed(i))
+        for i, one in enumerate(sizes)
+    ]
+    samples = [{name: tensor_of(call, name) for name in captured.program.inputs} for call in calls]
+    at = captured.frame(captured.pack(sizes), sizes)
+    found = captured.run(captured.lay(samples, at), at, PlainRun())
+    worst = 0.0
+    for i, call in enumerate(calls):
+        expected = pytree.tree_leaves(captured.module(**call, return_dict=False))
+        for mine, theirs in zip((one[i] for one in found), expected, strict=True):
+            error = (mine.reshape(theirs.shape) - theirs).abs().max()
+            worst = max(worst, float(error / theirs.abs().max().clamp(min=1.0)))
+    return worst
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pack_of_other_sizes_is_what_the_class_says(name: str) -> None:
+    entry = BY_NAME[name]
+    module = build(entry)
+    captured = capture(module, entry.arguments, [sized(entry, one) for one in SEEN])
+    assert not captured.dense
+    with torch.no_grad():
+        assert worst_error(captured, entry) < 1e-4

@@ -1,0 +1,39 @@
+"""Numbers as expressions in sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from musiva.compiler.sizes import fit
+
+SIZES = (
+    {"rows": 5, "columns": 7, "frames": 3, "words": 11},
+    {"rows": 7, "columns": 11, "frames": 5, "words": 13},
+    {"rows": 11, "columns": 3, "frames": 2, "words": 17},
+)
+OTHER = {"rows": 6, "columns": 8, "frames": 4, "words": 9}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s: 12,
+        lambda s: s["rows"],
+        lambda s: 2 * s["columns"],
+        lambda s: 4 * s["rows"] * s["columns"] - 1,
+        lambda s: s["frames"] * s["rows"] * s["columns"],
+        lambda s: s["words"] + s["rows"] * s["columns"],
+        lambda s: s["words"] + s["frames"] * s["rows"] * s["columns"] + 1,
+    ],
+)
+def test_a_number_is_found_again(function) -> None:
+    found = fit([function(s) for s in SIZES], SIZES)
+    assert found is not None
+    assert found.value(OTHER) == function(OTHER)
+    assert eval(found.python("s"), {"s": OTHER}) == function(OTHER)
+
+
+def test_nothing_is_made_up() -> None:
+    assert fit([46, 91, 51], SIZES) is None
+    found = fit([2, 3, 5], SIZES)
+    assert found is None or [found.value(s) for s in SIZES] == [2, 3, 5]
