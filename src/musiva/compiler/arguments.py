@@ -57,6 +57,14 @@ class Argument:
         """Whether it is a sample's own, and not a function of sizes."""
         return self.kind in ("values", "time", "classes")
 
+    def factors(self, dim: Extent) -> tuple[int, tuple[str, ...]]:
+        """A dimension as positions within a token, as far as that can be, and names of tokens: only
+        on a grid of rows and columns are several positions a token.
+        """
+        times, names = factors(dim)
+        on_grid = any(name in ("rows", "columns") for one in self.dims for name in factors(one)[1])
+        return (times, names) if on_grid or times == 1 or not names else (1, (str(dim),))
+
     def shape(self, sizes: Sizes) -> tuple[int, ...]:
         return tuple(size_of(dim, sizes) for dim in self.dims)
 

@@ -1,37 +1,29 @@
 """What dimension flow knows of a value and of an operation, and what a rule says of one.
 
-The ways in which an operation can run on rows (an operand [a, b, c] lies there as [R, a', b', c'],
-R rows, of each dimension what is not tokens):
+The ways in which an operation can run on rows (an operand [a, b, c] lies there as [R, a', b', c']:
+R rows, and of each dimension what is not tokens):
 
-| way | what runs |
-|---|---|
-| `same` | the same operator; dimensions in `over["dims"]` count from the row axis |
-| `keep` | nothing: the operand as it is |
-| `shape` | a view with the shape of the outcome's layout |
-| `order` | a permutation of dimensions, `over["order"]` |
-| `spread` | dimensions repeated to that shape |
-| `repeat`, `interleave` | features repeated, `over["times"]` |
-| `outer` | a product of two vectors |
-| `fill` | a constant of that shape |
-| `cast`, `copy` | another type; another tensor in the place of one |
-| `scatter` | some of the features replaced |
-| `cat` | the same, operands spread to one shape |
-| `shuffle`, `unshuffle` | channels to places within a token, and back |
-| `linear`, `patch` | a linear layer; a convolution that is one on each token |
-| `attend` | `run.attend`, `over`: grouping, streams |
-| `conv` | `run.conv` |
-| `reduce` | `run.reduce` |
-| `join`, `take` | rows of several streams behind one another; those of the parts `over["parts"]` |
-| `replace` | rows of several streams, those of the parts `over["parts"]` by others |
-| `item` | one of several outputs |
-| `dense` | the operator, sample by sample, in the layout of the graph |
+same: the same operator; dimensions in `over["dims"]` count from the row axis. Operands of other
+ranks meet at their last dimensions, unless `over["align"]` is False.
+keep: nothing, the operand as it is. cast, copy: another type; another tensor in the place of one.
+shape, order, spread: a view, a permutation (`over["order"]`), dimensions repeated to a shape.
+repeat, interleave: features repeated, `over["times"]`. scatter: some of them replaced.
+shuffle, unshuffle: channels to places within a token, and back.
+fill: a constant. outer, einsum: products. cat: features behind one another.
+linear, patch: a linear layer; a convolution that is one on each token.
+attend, conv: `run.attend` (`over`: grouping, streams), `run.conv`.
+join, take, replace: rows of several streams behind one another; those of the parts
+`over["parts"]`; others in their place.
+item: one of several outputs.
+dense: the operator, sample by sample, in the layout of the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from musiva.compiler.export import Path
 from musiva.compiler.labels import Layout, Unlabelled, extents, tokens, unify, unknown
 
 __all__ = ["Call", "Outcome", "Value"]
@@ -72,7 +64,8 @@ class Outcome:
 @dataclass(slots=True)
 class Call:
     """One operation: its arguments by the names of the operator's schema, tensors as `Value`; the
-    shapes that it returns, with whether each dimension depends on sizes. settled: layouts of
+    shapes that it returns, with whether each dimension depends on sizes; which numbers among the
+    arguments do. settled: layouts of
     operands with unknown dimensions, as they turn out to be, by name and index.
     """
 
@@ -80,6 +73,7 @@ class Call:
     arguments: Mapping[str, object]
     shapes: tuple[tuple[int, ...], ...]
     varying: Sequence[Sequence[bool]]
+    moving: Collection[Path] = ()
     open_masks: frozenset[str] = frozenset()
     settled: dict[tuple[str, int], Layout] = field(default_factory=dict)
 

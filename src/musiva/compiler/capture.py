@@ -83,13 +83,18 @@ def _flow(
     for name, node in graph.inputs.items():
         argument = arguments[name.partition("#")[0]]
         if argument.is_data:
-            layout = layout_of(argument.dims, graph.sizes, places, fixed)
+            layout = layout_of(argument, graph.sizes, places, fixed)
             inputs[node] = ((), *layout) if argument.batch == "axis" else layout
     varying = aligned.varying_in(index)
     open_masks = frozenset(
         mine for mine, name in aligned.names[index].items() if name in open_masks
     )
-    return flow(graph.program.graph, inputs, graph.data, varying, open_masks)
+    moving = {
+        mine: aligned.moving[name]
+        for mine, name in aligned.names[index].items()
+        if name in aligned.moving
+    }
+    return flow(graph.program.graph, inputs, graph.data, varying, moving, open_masks)
 
 
 def _check_same(aligned: Aligned, flows: Sequence[Flow]) -> None:

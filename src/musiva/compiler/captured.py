@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from musiva.compiler.arguments import Argument, Sizes, call_arguments, factors, size_of
+from musiva.compiler.arguments import Argument, Sizes, call_arguments, size_of
 from musiva.compiler.capture import SIZES, Analysis, analyse
 from musiva.compiler.export import Exported, align, export
 from musiva.compiler.frame import Frame, Lengths
@@ -84,8 +84,8 @@ class Captured:
             return self.places(several[index])[name]
 
         lengths = [self.lengths(sizes) for sizes in several]
-        extras = self.program.extras
-        return Frame(pack, self.axes, lengths, self.layers, self.convolutions, place, extras)
+        more = self.program.extras, self.program.copies
+        return Frame(pack, self.axes, lengths, self.layers, self.convolutions, place, *more)
 
     def places(self, sizes: Sizes) -> Mapping[str, Tensor]:
         """All that depends on sizes, at these."""
@@ -169,7 +169,7 @@ def streams_of(
     streams: dict[str, str] = {}
     axes: dict[str, list[str]] = {}
     for argument in arguments.values():
-        names = [name for dim in argument.dims for name in factors(dim)[1]]
+        names = [name for dim in argument.dims for name in argument.factors(dim)[1]]
         if not argument.is_data or not names:
             continue
         if set(names) & {"rows", "columns"}:
@@ -195,7 +195,7 @@ def lengths_of(
     found: dict[str, int] = {}
     for argument in arguments.values():
         for dim in argument.dims if argument.is_data else ():
-            times, names = factors(dim)
+            times, names = argument.factors(dim)
             for i, name in enumerate(names):
                 whole = size_of(name, sizes) * (times if i == 0 else 1)
                 patched = i == 0 and times > 1

@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from musiva.compiler.arguments import Argument, Sizes, call_arguments
 
-__all__ = ["Aligned", "CannotCapture", "Exported", "align", "export"]
+__all__ = [
+    "Aligned",
+    "CannotCapture",
+    "Exported",
+    "Path",
+    "align",
+    "arguments_of",
+    "export",
+    "is_item",
+    "numbers",
+    "shapes_of",
+]
+
+# Where a number stands among the arguments of an operation: the name of one, places in lists.
+Path = tuple[object, ...]
 
 
 class CannotCapture(Exception):
@@ -68,12 +83,14 @@ class Exported:
 @dataclass(slots=True)
 class Aligned:
     """Several graphs of one module. names: for each graph, the name of a node in the first one by
-    its own. varying: by name in the first one, which dimensions of each tensor depend on sizes.
+    its own. varying: by name in the first one, which dimensions of each tensor depend on sizes;
+    moving: which numbers among the arguments do, with their values in each graph.
     """
 
     graphs: Sequence[Exported]
     names: Sequence[Mapping[str, str]]
     varying: Mapping[str, Sequence[Sequence[bool]]]
+    moving: Mapping[str, Mapping[Path, Sequence[int]]]
 
     def varying_in(self, index: int) -> dict[str, Sequence[Sequence[bool]]]:
         """By the names of that graph."""
@@ -102,6 +119,8 @@ def export(module: nn.Module, arguments: Mapping[str, Argument], sizes: Sizes) -
             # What export has checked for these sizes.
             program.graph.erase_node(node)
         elif any(source.name in data for source in node.all_input_nodes):
+            if node.op == "call_function" and not _is_operator(node):
+                raise CannotCapture(f"{node.name}: {node.target} of what a sample brings")
             data.add(node.name)
     nodes = {node.name: node for node in program.graph.nodes}
     return Exported(program, sizes, inputs, frozenset(data), nodes)
@@ -138,7 +157,24 @@ def align(graphs: Sequence[Exported]) -> Aligned:
             [len({*sizes, -1} - {-1}) > 1 or -1 in sizes for sizes in zip(*several, strict=True)]
             for several in zip(*shapes, strict=True)
         ]
-    return Aligned(graphs, names, varying)
+    moving = {
+        first.body[i].name: _moving([graph.body[i] for graph in graphs])
+        for i in range(len(first.body))
+        if not is_item(first.body[i])
+    }
+    return Aligned(graphs, names, varying, moving)
+
+
+def _moving(nodes: Sequence[Node]) -> dict[Path, Sequence[int]]:
+    """Raises CannotCapture where something else than a whole number differs."""
+    others = [dict(_literals(arguments_of(node))) for node in nodes]
+    for path, value in others[0].items():
+        several = [one.get(path) for one in others]
+        if any(one != value for one in several):
+            raise CannotCapture(f"{nodes[0].name}: {path[0]} depends on the size: {several}")
+    every = [dict(numbers(arguments_of(node))) for node in nodes]
+    several = {path: [one.get(path, number) for one in every] for path, number in every[0].items()}
+    return {path: values for path, values in several.items() if len(set(values)) > 1}
 
 
 def shapes_of(node: Node) -> tuple[tuple[int, ...], ...]:
@@ -154,6 +190,39 @@ def shapes_of(node: Node) -> tuple[tuple[int, ...], ...]:
 def is_item(node: Node) -> bool:
     """Whether it takes one of several outputs."""
     return node.target is operator.getitem
+
+
+def arguments_of(node: Node) -> dict[str, object]:
+    """By name, as far as they are given."""
+    schema = node.target._schema  # pyright: ignore
+    names = (str(one.name) for one in schema.arguments)
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _literals(given: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
+    if isinstance(given, bool | float | str):
+        yield path, given
+    elif isinstance(given, Mapping):
+        for name, one in given.items():
+            yield from _literals(one, (*path, name))
+    elif isinstance(given, list | tuple):
+        for i, one in enumerate(given):
+            yield from _literals(one, (*path, i))
+
+
+def numbers(given: object, path: Path = ()) -> Iterator[tuple[Path, int]]:
+    if isinstance(given, int) and not isinstance(given, bool):
+        yield path, given
+    elif isinstance(given, Mapping):
+        for name, one in given.items():
+            yield from numbers(one, (*path, name))
+    elif isinstance(given, list | tuple):
+        for i, one in enumerate(given):
+            yield from numbers(one, (*path, i))
+
+
+def _is_operator(node: Node) -> bool:
+    return is_item(node) or isinstance(node.target, OpOverload)
 
 
 def _inputs(

@@ -13,9 +13,9 @@ from itertools import starmap
 
 from torch.fx import Graph, Node
 
-from musiva.compiler.arguments import factors, size_of
+from musiva.compiler.arguments import Argument, size_of
 from musiva.compiler.call import Call, Outcome, Value
-from musiva.compiler.export import is_item, shapes_of
+from musiva.compiler.export import Path, is_item, shapes_of
 from musiva.compiler.labels import (
     Axis,
     Label,
@@ -47,18 +47,17 @@ class Flow:
 
 
 def layout_of(
-    dims: Sequence[int | str],
+    argument: Argument,
     sizes: Mapping[str, int],
     places: Mapping[str, int],
     fixed: Collection[str] = (),
 ) -> Layout:
-    """Of an argument. dims: extents, numbers or products of names and numbers ("2*rows"). sizes:
-    the extent of each name. places: how many positions along an axis make a token, where it is
-    known. fixed: names of which there is one size only.
+    """Of an argument. sizes: the extent of each name. places: how many positions along an axis make
+    a token, where it is known. fixed: names of which there is one size only.
     """
     layout: list[Label] = []
-    for dim in dims:
-        times, names = factors(dim)
+    for dim in argument.dims:
+        times, names = argument.factors(dim)
         label = [Axis(name, size_of(name, sizes), True, name in fixed) for name in names]
         if not names and times > 1:
             label = [Axis("in", times)]
@@ -76,12 +75,14 @@ def flow(
     inputs: Mapping[str, Layout],
     data: frozenset[str],
     varying: Mapping[str, Flags],
+    moving: Mapping[str, Collection[Path]],
     open_masks: frozenset[str] = frozenset(),
 ) -> Flow:
     """Label a graph. inputs: layouts of what a sample brings, by name of placeholder. data: all
     nodes that depend on that. varying: of each node and each tensor that it returns, which
-    dimensions depend on sizes. open_masks: attention masks that mask nothing. Raises Refine where
-    positions of an input turn out to be places within tokens.
+    dimensions depend on sizes; moving: which numbers among its arguments do. open_masks: attention
+    masks that mask nothing. Raises Refine where positions of an input turn out to be places within
+    tokens.
     """
     found = Flow()
     for node in graph.nodes:
@@ -103,7 +104,7 @@ def flow(
             found.values[node.name] = (found.values[source.name][index],)
             found.outcomes[node.name] = Outcome((), "item")
         else:
-            _step(node, found, varying[node.name], open_masks)
+            _step(node, found, varying[node.name], moving[node.name], open_masks)
     return found
 
 
@@ -112,9 +113,15 @@ def op_of(node: Node) -> str:
     return str(node.target).split(".")[1]
 
 
-def _step(node: Node, found: Flow, flags: Flags, open_masks: frozenset[str]) -> None:
+def _step(
+    node: Node,
+    found: Flow,
+    flags: Flags,
+    moving: Collection[Path],
+    open_masks: frozenset[str],
+) -> None:
     shapes = shapes_of(node)
-    call = Call(op_of(node), _arguments(node, found), shapes, flags, open_masks)
+    call = Call(op_of(node), _arguments(node, found), shapes, flags, moving, open_masks)
     try:
         outcome = _ruled(call)
     except Unlabelled as error:

@@ -28,7 +28,7 @@ Streams = tuple[str, ...]
 class Frame:
     """axes: the token axes of each stream, outermost first. lengths: of each sample branch. layers:
     by the names that generated code has for them. extras: streams of so many tokens for each
-    sample. place: the value of a place for a branch, in the
+    sample; copies: streams that are there twice. place: the value of a place for a branch, in the
     layout of the graph.
     """
 
@@ -39,19 +39,22 @@ class Frame:
     convolutions: Mapping[str, nn.Conv2d]
     place: Callable[[str, int], Tensor]
     extras: Mapping[str, int] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
     _rows: dict[Streams, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Streams of tokens of which every sample has as many."""
-        if not self.extras:
+        if not self.extras and not self.copies:
             return
         device, branches = self.pack.image.device, self.pack.num_branches
         more = {
             name: Rows.build([(1, 1, count)] * branches, device=device)
             for name, count in self.extras.items()
         }
-        self.pack = Pack({**self.pack.streams, **more})
+        streams = {**self.pack.streams, **more}
+        self.pack = Pack(streams | {name: streams[own] for name, own in self.copies.items()})
         self.axes = {**self.axes, **{name: (name,) for name in self.extras}}
+        self.axes |= {name: self.axes[own] for name, own in self.copies.items()}
         self.lengths = [{**own, **self.extras} for own in self.lengths]
 
     def gather(self, table: Tensor, streams: Streams) -> Tensor:
@@ -183,8 +186,12 @@ def to_graph(x_L: Tensor, dims: Dims, axes: Sequence[str], lengths: Lengths) -> 
     flat = [axis for dim in dims for axis in dim]
     inner = [axis for axis in flat if not isinstance(axis, str)]
     x = x_L.reshape(*(lengths[axis] for axis in axes), *inner)
-    places = iter(range(len(axes), len(axes) + len(inner)))
-    order = [axes.index(axis) if isinstance(axis, str) else next(places) for axis in flat]
+    # Along what is not there, all are the same.
+    for i in reversed(range(len(axes))):
+        x = x if axes[i] in flat else x.select(i, 0)
+    there = [axis for axis in axes if axis in flat]
+    places = iter(range(len(there), len(there) + len(inner)))
+    order = [there.index(axis) if isinstance(axis, str) else next(places) for axis in flat]
     x = x.permute(order)
     sizes = iter(x.shape)
     return x.reshape([math.prod(next(sizes) for _ in dim) for dim in dims])

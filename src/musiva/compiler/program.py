@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -19,10 +19,8 @@ __all__ = [
     "Program",
     "Recipe",
     "Streams",
-    "arguments_of",
     "called",
     "constant",
-    "numbers",
     "path_of",
 ]
 
@@ -73,6 +71,7 @@ class Program:
     """ops in order. constants: names of nodes that depend on weights alone. inputs: variable of
     each argument. outputs: variables, each with how it lies. convolutions: what their layers are
     called with, by name of layer. extras: streams of tokens of which each sample has so many.
+    copies: streams that are there twice, by the name of the second one.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -81,6 +80,7 @@ class Program:
     outputs: list[tuple[str, Streams, Recipe]] = field(default_factory=list)
     convolutions: dict[str, Mapping[str, object]] = field(default_factory=dict)
     extras: dict[str, int] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +90,6 @@ class Operand:
     name: str
     value: Value
     layout: Layout
-
-
-def arguments_of(node: Node) -> dict[str, object]:
-    """By name, as far as they are given."""
-    schema = node.target._schema  # pyright: ignore
-    names = (str(one.name) for one in schema.arguments)
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-
-
-def numbers(
-    given: object, path: tuple[object, ...] = ()
-) -> Iterator[tuple[tuple[object, ...], int]]:
-    if isinstance(given, int) and not isinstance(given, bool):
-        yield path, given
-    elif isinstance(given, Mapping):
-        for name, one in given.items():
-            yield from numbers(one, (*path, name))
-    elif isinstance(given, list | tuple):
-        for i, one in enumerate(given):
-            yield from numbers(one, (*path, i))
 
 
 def path_of(node: Node) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from torch.fx import Node
 
 from musiva.compiler.call import Value
-from musiva.compiler.export import Aligned, is_item
+from musiva.compiler.export import Aligned, arguments_of, is_item
 from musiva.compiler.flow import Flow
 from musiva.compiler.labels import Joint, Layout, Unlabelled, features, tokens
 from musiva.compiler.program import (
@@ -25,7 +25,6 @@ from musiva.compiler.program import (
     Program,
     Recipe,
     Streams,
-    arguments_of,
     path_of,
 )
 from musiva.compiler.ways import WAYS
@@ -86,18 +85,27 @@ class Writer:
         return self.program
 
     def streams_of(self, layout: Layout, along: frozenset[str]) -> Streams:
-        """Whose rows: those of the dimension with tokens; of what repeats them, none."""
+        """Whose rows: those of the dimension with tokens; of what repeats them, none. A stream that
+        is there twice counts as two.
+        """
+        joint = next((label for label in layout if isinstance(label, Joint)), None)
+        if joint is None:
+            names = (name for label in layout for name in tokens(label) if name in along)
+            return tuple(dict.fromkeys(map(self._stream, names)))
         found: list[str] = []
-        for label in layout:
-            for part in label.parts if isinstance(label, Joint) else (label,):
-                for axis in part:
-                    stream = self.stream_of.get(axis.name)
-                    if not axis.token or axis.name not in along or stream in found:
-                        continue
-                    if stream is None:
-                        raise Unlabelled(f"{axis.name} is of no stream")
-                    found.append(stream)
+        for part in joint.parts:
+            name = own = self._stream(part[0].name)
+            while name in found:
+                name += "~"
+            if name != own:
+                self.program.copies[name] = own
+            found.append(name)
         return tuple(found)
+
+    def _stream(self, axis: str) -> str:
+        if axis not in self.stream_of:
+            raise Unlabelled(f"{axis} is of no stream")
+        return self.stream_of[axis]
 
     def _node(self, node: Node) -> None:
         outcome = self.flow.outcomes[node.name]

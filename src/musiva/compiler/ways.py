@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch.fx import Node
 
 from musiva.compiler.call import Outcome
+from musiva.compiler.export import Path
 from musiva.compiler.flow import op_of
 from musiva.compiler.labels import Joint, Layout, Product, Unlabelled, features, tokens
 from musiva.compiler.program import (
@@ -18,10 +19,8 @@ from musiva.compiler.program import (
     Operand,
     Recipe,
     Streams,
-    arguments_of,
     called,
     constant,
-    numbers,
     path_of,
 )
 from musiva.compiler.sizes import Expression, fit
@@ -36,17 +35,18 @@ Written = tuple[str, str, list[str]]
 
 def _same(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     streams = writer.streams[node.name, 0]
-    rank = len(outcome.layouts[0])
+    # Operands meet aligned at their last dimensions.
+    rank = max((len(one.layout) for one in args.values() if isinstance(one, Operand)), default=0)
     reads: list[str] = []
     dims = outcome.over.get("dims", {})
     replaced = outcome.over.get("with", {})
     assert isinstance(dims, Mapping)
     assert isinstance(replaced, Mapping)
-    pointwise = not dims and outcome.way == "same"
+    align = not dims and outcome.over.get("align", True)
 
     def shown(name: str, given: object) -> str:
         if isinstance(given, Operand):
-            found = writer.rows(given, streams, rank if pointwise else None)
+            found = writer.rows(given, streams, rank if align else None)
             reads.append(_variable(found))
             return found
         if name in dims:
@@ -95,7 +95,7 @@ def _cat(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     assert isinstance(dims, Mapping)
     dim = dims["dim"]
     reads, parts = [], []
-    for one in args["tensors"]:  # type: ignore[attr-defined]
+    for one in _full(args["tensors"]):
         found = writer.rows(one, streams)
         reads.append(_variable(found))
         shape = list(map(features, outcome.layouts[0]))
@@ -176,8 +176,8 @@ def _join(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     (layout,) = outcome.layouts
     (joint,) = (label for label in layout if isinstance(label, Joint))
     left = list(joint.parts)
-    texts, reads, together = [], [], []
-    for one in args["tensors"]:  # type: ignore[attr-defined]
+    texts, reads = [], []
+    for one in _full(args["tensors"]):
         own = next((label for label in one.layout if isinstance(label, Joint)), None)
         parts, left = left[: len(own.parts) if own else 1], left[len(own.parts) if own else 1 :]
         streams = writer.streams_of(one.layout, frozenset(n for x in one.layout for n in tokens(x)))
@@ -188,8 +188,8 @@ def _join(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
         shape = (-1, *map(features, layout))
         texts.append(f"{found}.expand({shape})")
         reads.append(_variable(found))
-        together += streams
-    writer.streams[node.name, 0] = tuple(together)
+    every = frozenset(axis.name for part in joint.parts for axis in part)
+    writer.streams[node.name, 0] = writer.streams_of(layout, every)
     return f"torch.cat([{', '.join(texts)}])", "join", reads
 
 
@@ -218,7 +218,10 @@ def _take(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     assert isinstance(spans, tuple)
     texts = []
     for i, (a, b) in enumerate(spans):
-        writer.streams[node.name, i] = source[a:b]
+        own = source[a:b]
+        # A stream that was there twice, by itself again.
+        one = (writer.program.copies.get(own[0], own[0]),) if len(own) == 1 else own
+        writer.streams[node.name, i] = one
         texts.append(f"at.part({operand.name}, {source!r}, {a}, {b})")
     several = len(spans) > 1 or op_of(node) not in ("slice", "narrow")
     return f"({', '.join(texts)},)" if several else texts[0], "take", [operand.name]
@@ -369,7 +372,7 @@ def _dense(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     reads: list[str] = []
     fitted = _fitted(writer, node)
 
-    def shown(given: object, path: tuple[object, ...]) -> str:
+    def shown(given: object, path: Path) -> str:
         if isinstance(given, Operand):
             found = _several(writer, given)
             reads.append(found.partition("[")[0])
@@ -401,26 +404,25 @@ def _several(writer: Writer, operand: Operand) -> str:
     return writer.once(("whole", operand.name), text, operand.name, ()) + "[i]"
 
 
-def _fitted(writer: Writer, node: Node) -> dict[tuple[object, ...], Expression]:
+def _fitted(writer: Writer, node: Node) -> dict[Path, Expression]:
     """Of the numbers among the arguments of a node, those that depend on sizes."""
-    found: dict[tuple[object, ...], Expression] = {}
-    graphs, names = writer.aligned.graphs, writer.aligned.names
-    every = []
-    for graph, own in zip(graphs, names, strict=True):
-        (mine,) = (n for n in graph.body if own[n.name] == node.name)
-        every.append(dict(numbers(arguments_of(mine))))
-    for path, number in every[0].items():
-        several = [one.get(path, number) for one in every]
-        if len(set(several)) > 1:
-            expression = fit(several, writer.lengths)
-            if expression is None:
-                raise Unlabelled(f"{node.name}: {several} are nothing of the sizes")
-            found[path] = expression
+    found: dict[Path, Expression] = {}
+    for path, several in writer.aligned.moving[node.name].items():
+        expression = fit(several, writer.lengths)
+        if expression is None:
+            raise Unlabelled(f"{node.name}: {list(several)} are nothing of the sizes")
+        found[path] = expression
     return found
 
 
 def _first(args: Args) -> Operand:
     return next(one for one in args.values() if isinstance(one, Operand))
+
+
+def _full(given: object) -> list[Operand]:
+    """Those that are not empty."""
+    assert isinstance(given, list)
+    return [one for one in given if 0 not in one.value.shape]
 
 
 def _variable(text: str) -> str:

@@ -31,9 +31,11 @@ def cat(call: Call) -> Outcome:
     values = [value for value in values if 0 not in value.shape]
     layouts = [call.layout_of(value) for value in values]
     others = _unified(layouts, dim)
-    if any(tokens(layout[dim]) for layout in layouts):
+    if len(layouts) > 1 and any(tokens(layout[dim]) for layout in layouts):
         label: Label = Joint(tuple(_parts(layouts, values, dim)))
         way = "join"
+    elif len(layouts) == 1:
+        label, way = layouts[0][dim], "cat"
     else:
         total = sum(extent(layout[dim]) for layout in layouts)
         varies = any(is_unknown(layout[dim]) for layout in layouts)

@@ -63,7 +63,8 @@ def last_norm(call: Call) -> Outcome:
 
 
 def embedding(call: Call) -> Outcome:
-    return Outcome(((*call.layout("indices"), unknown(call.shapes[0][-1], varies=False)),))
+    layout = (*call.layout("indices"), unknown(call.shapes[0][-1], varies=False))
+    return Outcome((layout,), "same", {"align": False})
 
 
 def one_hot(call: Call) -> Outcome:

@@ -66,25 +66,24 @@ def expand(call: Call) -> Outcome:
 
 def repeat(call: Call) -> Outcome:
     """Each dimension several times as a whole."""
-    given = call.arguments["repeats" if call.op == "repeat" else "dims"]
+    name = "repeats" if call.op == "repeat" else "dims"
+    given = call.arguments[name]
     assert isinstance(given, Sequence)
     layout, rank = call.layout("self"), len(call.shapes[0])
-    times = [1] * (rank - len(given)) + [int(n) for n in given]
     wide: Layout = ((),) * (rank - len(layout)) + layout
-    pairs = [
-        _repeated(label, n, varies)
-        for label, n, varies in zip(wide, times, call.varying[0], strict=True)
-    ]
-    out = tuple(_product(more, label) for more, label in pairs)
-    return Outcome((out,), "repeat", {"times": tuple(features(more) for more, _ in pairs)})
+    missing = rank - len(given)
+    more: list[Label] = [()] * missing
+    more += [unknown(int(n), (name, i) in call.moving) for i, n in enumerate(given)]
+    out = tuple(map(_product, more, wide))
+    return Outcome((out,), "repeat", {"times": tuple(map(features, more))})
 
 
 def repeat_interleave(call: Call) -> Outcome:
     """Each element of a dimension several times."""
     layout = call.layout("self")
     dim, times = call.dim("dim", len(layout)), call.number("repeats")
-    more, label = _repeated(layout[dim], times, call.varying[0][dim])
-    out = (*layout[:dim], _product(label, more), *layout[dim + 1 :])
+    more = unknown(times, ("repeats",) in call.moving)
+    out = (*layout[:dim], _product(layout[dim], more), *layout[dim + 1 :])
     return Outcome((out,), "interleave", {"dim": dim, "times": features(more)})
 
 
@@ -178,21 +177,11 @@ def _listed(call: Call, name: str, rank: int) -> list[int]:
 
 
 def _product(outer: Label, inner: Label) -> Label:
-    """Of which at most one is joint, and then the other is empty."""
     if isinstance(outer, Joint) or isinstance(inner, Joint):
+        if outer and inner:
+            raise Unlabelled("streams are repeated together")
         return outer or inner
     return (*outer, *inner)
-
-
-def _repeated(label: Label, times: int, varies: bool) -> tuple[Label, Label]:
-    """What is repeated, and what it is repeated by."""
-    if times == 1:
-        return (), label
-    if isinstance(label, Joint):
-        raise Unlabelled("streams are repeated together")
-    # How often something is repeated depends on sizes if the extent does and its own does not.
-    own = any(axis.token is not False for axis in label)
-    return unknown(times, varies and not own), label
 
 
 def _only_features(call: Call, value: Value, label: Label, index: int) -> int:

@@ -56,8 +56,6 @@ def build(entry: Entry, seed: int = 0) -> nn.Module:
 
 def sized(entry: Entry, sizes: Sizes) -> dict[str, int]:
     """As the class allows them."""
-    found = {
-        name: entry.fixed.get(name, size * entry.multiples.get(name, 1))
-        for name, size in sizes.items()
-    }
+    found = {name: size * entry.multiples.get(name, 1) for name, size in sizes.items()}
+    found |= entry.fixed
     return found | {name: found[other] for name, other in entry.same.items()}

@@ -215,10 +215,11 @@ ENTRIES: tuple[Entry, ...] = (
             "rope_dim_list": [4, 6, 6],
         },
         arguments={
-            "hidden_states": values(2, 5, 1, "2*rows", "2*columns"),
+            "hidden_states": values("items", 5, 1, "2*rows", "2*columns"),
             "timestep": time(),
             "encoder_hidden_states": values("words", 28),
         },
+        fixed={"items": 2},
     ),
     # The image to be made, then one to be edited.
     Entry(
