@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from musiva.compiler.arguments import call_arguments
+from musiva.compiler.arguments import call_arguments, values
 from musiva.compiler.captured import Captured, capture, tensor_of
+from musiva.compiler.export import CannotCapture, export
 from musiva.engine.runner import PlainRun
 from musiva.perf.catalog import ENTRIES, Entry, build, sized
 
@@ -57,3 +60,39 @@ def test_a_pack_of_other_sizes_is_what_the_class_says(name: str) -> None:
     assert not captured.dense
     with torch.no_grad():
         assert worst_error(captured, entry) < 1e-4
+
+
+def test_lengths_that_a_class_reads_from_a_mask_are_known_while_it_is_traced() -> None:
+    entry = BY_NAME["MochiTransformer3DModel"]
+    captured = capture(build(entry), entry.arguments, [sized(entry, one) for one in SEEN])
+    assert captured.dense
+    with torch.no_grad():
+        assert worst_error(captured, entry) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:.*CPU autocast:UserWarning", "ignore:CPU Autocast:UserWarning")
+def test_a_traced_class_keeps_nothing_of_it() -> None:
+    entry = BY_NAME["ZImageTransformer2DModel"]
+    module = build(entry)
+    export(module, entry.arguments, sized(entry, SEEN[0]))
+    assert module.rope_embedder.freqs_cis is None
+    call = call_arguments(entry.arguments, sized(entry, NEW[0]), torch.Generator().manual_seed(0))
+    assert pytree.tree_leaves(module(**call, return_dict=False))
+
+
+def test_what_cannot_be_traced_says_why() -> None:
+    class Reads(torch.nn.Module):
+        def forward(self, hidden_states: torch.Tensor, return_dict: bool) -> torch.Tensor:
+            return hidden_states * int(hidden_states.sum())
+
+    with pytest.raises(CannotCapture, match=r"torch\.export"):
+        capture(Reads(), {"hidden_states": values("rows", 4)}, SEEN)
+
+
+def test_a_number_that_is_no_expression_of_sizes_is_refused() -> None:
+    class Scales(torch.nn.Module):
+        def forward(self, hidden_states: torch.Tensor, return_dict: bool) -> torch.Tensor:
+            return hidden_states * math.log(hidden_states.shape[1])
+
+    with pytest.raises(CannotCapture, match="depends on the size"):
+        capture(Scales(), {"hidden_states": values("rows", 4)}, SEEN)

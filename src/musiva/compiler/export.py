@@ -9,11 +9,16 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
+from types import FunctionType, MethodType
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch._subclasses import fake_tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.utils import _pytree as pytree
@@ -35,6 +40,8 @@ __all__ = [
 
 # Where a number stands among the arguments of an operation: the name of one, places in lists.
 Path = tuple[object, ...]
+# What attributes of a module are that keep no values of their own.
+NO_HOLDERS = (nn.Module, Tensor, type, FunctionType, MethodType)
 
 
 class CannotCapture(Exception):
@@ -45,6 +52,7 @@ class CannotCapture(Exception):
 class Exported:
     """The graph of a module for one sample of these sizes. inputs: names of placeholders by name of
     argument, where it is a tensor; data: names of the nodes that depend on what a sample brings.
+    prefix: of names of the module's parameters in the program.
     """
 
     program: ExportedProgram
@@ -52,6 +60,7 @@ class Exported:
     inputs: Mapping[str, str]
     data: frozenset[str]
     nodes: Mapping[str, Node] = field(default_factory=dict)
+    prefix: str = ""
 
     @property
     def body(self) -> list[Node]:
@@ -72,7 +81,8 @@ class Exported:
         signature = self.program.graph_signature
         own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        return {node: own[name] for node, name in named.items() if name in own}
+        plain = {node: name.removeprefix(self.prefix) for node, name in named.items()}
+        return {node: own[name] for node, name in plain.items() if name in own}
 
     @property
     def outputs(self) -> list[Node]:
@@ -98,18 +108,15 @@ class Aligned:
 
 
 def export(module: nn.Module, arguments: Mapping[str, Argument], sizes: Sizes) -> Exported:
-    """Raises CannotCapture."""
+    """Where the class reads lengths from what depends on sizes alone (a mask of words), that is
+    known while it is traced. Raises CannotCapture.
+    """
     generator = torch.Generator().manual_seed(0)
     called = call_arguments(arguments, sizes, generator)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            # Of torch about itself, and of models about their age.
-            warnings.simplefilter("ignore")
-            program = torch.export.export(
-                module, (), {**called, "return_dict": False}, strict=False
-            ).run_decompositions({})
-    except Exception as error:  # whatever a model's own code raises under the tracer
-        raise CannotCapture(f"torch.export: {type(error).__name__}: {error}") from error
+        program, prefix = _exported(module, {**called, "return_dict": False}), ""
+    except Exception:  # whatever a model's own code raises under the tracer
+        program, prefix = _exported_knowing(module, arguments, called), "module."
     inputs = _inputs(program, called, arguments)
     data: set[str] = {
         node for name, node in inputs.items() if arguments[name.partition("#")[0]].is_data
@@ -123,7 +130,77 @@ def export(module: nn.Module, arguments: Mapping[str, Argument], sizes: Sizes) -
                 raise CannotCapture(f"{node.name}: {node.target} of what a sample brings")
             data.add(node.name)
     nodes = {node.name: node for node in program.graph.nodes}
-    return Exported(program, sizes, inputs, frozenset(data), nodes)
+    return Exported(program, sizes, inputs, frozenset(data), nodes, prefix)
+
+
+def _exported(module: nn.Module, called: Mapping[str, object]) -> ExportedProgram:
+    with torch.no_grad(), _as_it_was(module), warnings.catch_warnings():
+        # Of torch about itself, and of models about their age.
+        warnings.simplefilter("ignore")
+        return torch.export.export(module, (), dict(called), strict=False).run_decompositions({})
+
+
+def _exported_knowing(
+    module: nn.Module, arguments: Mapping[str, Argument], called: Mapping[str, object]
+) -> ExportedProgram:
+    """With what depends on sizes alone as constants, whose values the tracer follows as far as only
+    constants meet. Torch does so for numbers; here it is allowed for tensors of any size.
+    """
+    data = {name.partition(".")[0] for name, one in arguments.items() if one.is_data}
+    known = {name: value for name, value in called.items() if name not in data}
+    limit = fake_tensor.CONSTANT_NUMEL_LIMIT
+    fake_tensor.CONSTANT_NUMEL_LIMIT = 1 << 20
+    try:
+        own = {name: value for name, value in called.items() if name in data}
+        return _exported(_Knowing(module, known), own)
+    except Exception as error:  # as above
+        raise CannotCapture(f"torch.export: {type(error).__name__}: {error}") from error
+    finally:
+        fake_tensor.CONSTANT_NUMEL_LIMIT = limit
+
+
+@contextmanager
+def _as_it_was(module: nn.Module) -> Iterator[None]:
+    """What a class keeps of a call (tables of positions, say) is not kept of a traced one."""
+    holders: list[object] = list(module.modules())
+    # Tables are kept by helpers of modules too.
+    holders += [
+        value
+        for one in module.modules()
+        for value in vars(one).values()
+        if hasattr(value, "__dict__") and not isinstance(value, NO_HOLDERS)
+    ]
+    saved = [(one, {k: _copied(v) for k, v in vars(one).items()}) for one in holders]
+    try:
+        yield
+    finally:
+        for one, attributes in saved:
+            vars(one).clear()
+            vars(one).update(attributes)
+
+
+def _copied(value: object) -> object:
+    return copy(value) if type(value) in (dict, list, set) else value
+
+
+class _Knowing(nn.Module):
+    """A module with some of its arguments, made anew where it is called."""
+
+    def __init__(self, module: nn.Module, known: Mapping[str, object]) -> None:
+        super().__init__()
+        self.module = module
+        self.known = pytree.tree_map(_written, dict(known))
+
+    def forward(self, **given: object) -> object:
+        known = pytree.tree_map(lambda one: one() if callable(one) else one, self.known)
+        return self.module(**given, **known, return_dict=False)
+
+
+def _written(value: object) -> object:
+    """What makes a tensor of the same numbers."""
+    if not isinstance(value, Tensor):
+        return value
+    return partial(torch.tensor, value.tolist(), dtype=value.dtype)
 
 
 def align(graphs: Sequence[Exported]) -> Aligned:
@@ -234,6 +311,8 @@ def _inputs(
     placeholders = list(program.graph_signature.user_inputs)
     found = {}
     for name in arguments:
+        if name.partition(".")[0] not in kwargs:
+            continue
         leaves = pytree.tree_leaves(_entry(kwargs, name))
         given = pytree.tree_leaves(_entry(called, name))
         tensors = [

@@ -95,7 +95,7 @@ class Operand:
 def path_of(node: Node) -> str:
     """Of the module that an operation was traced in."""
     stack = node.meta.get("nn_module_stack")
-    return str(list(stack.values())[-1][0]) if stack else ""
+    return str(list(stack.values())[-1][0]).removeprefix("module.") if stack else ""
 
 
 def constant(given: object) -> str:
