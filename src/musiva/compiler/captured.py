@@ -18,10 +18,10 @@ from torch.utils import _pytree as pytree
 
 from musiva.compiler.arguments import Argument, Sizes, call_arguments, size_of
 from musiva.compiler.capture import SIZES, Analysis, analyse
-from musiva.compiler.export import Exported, align, export
+from musiva.compiler.export import Exported, align, entry_of, export
 from musiva.compiler.frame import Frame, Lengths
 from musiva.compiler.program import Program
-from musiva.compiler.prologue import Recipe, evaluate, learn
+from musiva.compiler.prologue import Prologue, evaluate, learn
 from musiva.compiler.rows import to_rows
 from musiva.compiler.source import compiled, source
 from musiva.core.pack import Pack, Rows
@@ -36,7 +36,7 @@ GRID = ("frames", "rows", "columns")
 @dataclass(slots=True)
 class Captured:
     """axes: token axes of each stream. streams: the stream of each of them. sized: what depends on
-    sizes and not on a sample, by the name of its node; recipe: how to work out most of it.
+    sizes and not on a sample, by the name of its node; prologue: how to work out most of it.
     """
 
     module: nn.Module
@@ -44,7 +44,7 @@ class Captured:
     analysis: Analysis
     axes: Mapping[str, Sequence[str]]
     sized: frozenset[str]
-    recipe: Recipe
+    prologue: Prologue
     program: Program
     text: str
     function: Callable[..., tuple[object, ...]]
@@ -93,8 +93,8 @@ class Captured:
         if key not in self._places:
             first = self.analysis.exported
             known = _known(self.module, self.arguments, first, sizes)
-            found = self.recipe.values(known, sizes)
-            if baked := self.sized - self.recipe.wanted:
+            found = self.prologue.values(known, sizes)
+            if baked := self.sized - self.prologue.wanted:
                 exported = export(self.module, self.arguments, sizes)
                 names = align([first, exported]).names[1]
                 found |= _evaluated(self.module, self.arguments, exported, names, baked)
@@ -140,7 +140,7 @@ def capture(
     masks = frozenset(name for name in frontier if all(_is_open(one[name]) for one in values))
     if masks:
         analysis = analyse(module, arguments, sizes, aligned=aligned, open_masks=masks)
-    recipe = learn(aligned, sorted(sized), [graph.sizes for graph in aligned.graphs])
+    prologue = learn(aligned, sorted(sized), [graph.sizes for graph in aligned.graphs])
     lengths = [lengths_of(arguments, analysis.places, graph.sizes) for graph in aligned.graphs]
     program = to_rows(aligned, analysis.flow, streams, sized, lengths)
     text = source(program, type(module).__name__)
@@ -152,7 +152,7 @@ def capture(
         analysis,
         axes,
         sized,
-        recipe,
+        prologue,
         program,
         text,
         compiled(text, type(module).__name__),
@@ -234,12 +234,8 @@ def _known(
 def tensor_of(called: Mapping[str, object], name: str) -> Tensor:
     """One of the tensors among the arguments of a call, by the name that a graph has for it."""
     whole, _, index = name.partition("#")
-    outer, _, inner = whole.partition(".")
-    value = called[outer]
-    if inner:
-        assert isinstance(value, Mapping)
-        value = value[inner]
-    tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+    leaves = pytree.tree_leaves(entry_of(called, whole))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     return tensors[int(index or 0)]
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "Path",
     "align",
     "arguments_of",
+    "entry_of",
     "export",
     "is_item",
     "numbers",
@@ -313,8 +314,8 @@ def _inputs(
     for name in arguments:
         if name.partition(".")[0] not in kwargs:
             continue
-        leaves = pytree.tree_leaves(_entry(kwargs, name))
-        given = pytree.tree_leaves(_entry(called, name))
+        leaves = pytree.tree_leaves(entry_of(kwargs, name))
+        given = pytree.tree_leaves(entry_of(called, name))
         tensors = [
             leaf for leaf, value in zip(leaves, given, strict=True) if isinstance(value, Tensor)
         ]
@@ -323,7 +324,7 @@ def _inputs(
     return found
 
 
-def _entry(called: Mapping[str, object], name: str) -> object:
+def entry_of(called: Mapping[str, object], name: str) -> object:
     """An argument; with a dot, an entry of a mapping."""
     outer, _, inner = name.partition(".")
     value = called[outer]

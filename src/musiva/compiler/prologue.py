@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from musiva.compiler.export import Aligned, CannotCapture, Exported
+from musiva.compiler.export import Aligned, CannotCapture, Exported, Path
 from musiva.compiler.sizes import Expression, fit
 
-__all__ = ["Recipe", "evaluate", "learn"]
+__all__ = ["Prologue", "evaluate", "learn"]
 
-Path = tuple[object, ...]
 Lengths = Mapping[str, int]
 
 
 @dataclass(slots=True)
-class Recipe:
+class Prologue:
     """How to work out values at any size. wanted: names of nodes of the first graph that can be;
     numbers: of nodes, by name and place among the arguments, those that depend on sizes.
     """
@@ -50,8 +49,8 @@ class Recipe:
         return arguments
 
 
-def learn(aligned: Aligned, wanted: Sequence[str], sizes: Sequence[Lengths]) -> Recipe:
-    """A recipe for as many of these values as have one."""
+def learn(aligned: Aligned, wanted: Sequence[str], sizes: Sequence[Lengths]) -> Prologue:
+    """A prologue for as many of these values as have one."""
     first, others = aligned.graphs[0], aligned.graphs[1:]
     inverse = [{name: own for own, name in names.items()} for names in aligned.names]
     numbers: dict[str, dict[Path, Expression]] = {}
@@ -62,13 +61,13 @@ def learn(aligned: Aligned, wanted: Sequence[str], sizes: Sequence[Lengths]) -> 
         if _match(nodes, [first, *others], sizes, own, set()):
             numbers |= own
             found.add(name)
-    return Recipe(first, frozenset(found), numbers)
+    return Prologue(first, frozenset(found), numbers)
 
 
 def evaluate(
     exported: Exported, wanted: Sequence[str], known: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Values of nodes of a graph at its own size. known: as in `Recipe.values`."""
+    """Values of nodes of a graph at its own size. known: as in `Prologue.values`."""
     return run(exported, frozenset(wanted), known, lambda node: (node.args, node.kwargs))
 
 

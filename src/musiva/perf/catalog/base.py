@@ -20,7 +20,8 @@ __all__ = ["Entry", "Excluded", "build", "sized"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """A class that predicts an image or a clip. config: small, of our own. multiples: sizes that
-    have to be multiples of a number. fixed: sizes that the class does not let vary.
+    have to be multiples of a number. fixed: sizes that the class does not let vary. same: sizes
+    that are always those of another name.
     """
 
     name: str
