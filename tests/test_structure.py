@@ -38,8 +38,8 @@ ROWS = (
 )
 ROW_OF = {name: i for i, names in enumerate(ROWS) for name in names}
 ONLY_CORE = {"client"}
-# Benches compare with diffusers, in processes of their own.
-MAY_IMPORT_DIFFUSERS = ("perf/",)
+# Benches compare with diffusers, in processes of their own; what is captured is built by it.
+MAY_IMPORT_DIFFUSERS = ("perf/", "models/captured/")
 MAX_LINES = 500
 MAX_WEIGHTS = 15_000_000
 MAX_TREE = 36 * 1024 * 1024

@@ -46,6 +46,7 @@ FROZEN = {
     "replay": {"trace", "--server", "--speed", "--json", *KEY},
     "bench": {"name", "--json", "--quick"},
     "models": {"directory", "--json"},
+    "capture": {"model", "--explain", "--text", "--json"},
     "doctor": {"--json"},
 }
 MANUAL = Path(__file__).parents[2] / "docs" / "cli.md"

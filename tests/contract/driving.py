@@ -23,6 +23,7 @@ from torch import Tensor
 from musiva.core.pack import Grid
 from musiva.core.types import COMPUTE, GATES, Action, Gate
 from musiva.engine.pipeline import Defaults, Pipeline
+from musiva.models.text import Words
 from musiva.ops.linear import Linears, choose_kernel
 from musiva.policy import Calibration, Conditions, PolicyClass, Trip, load_policy_class
 from musiva.samplers import NoiseModel
@@ -43,7 +44,7 @@ FRAMES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class DrawnPrompts:
     """Text rows that are drawn, by the prompt: a few of them, or many."""
 
     width: int
@@ -52,11 +53,11 @@ class Words:
     def tokenize(self, prompt: str) -> list[int]:
         return list(prompt.encode())
 
-    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+    def words(self, prompts: Sequence[str]) -> list[Words]:
         seeds = [zlib.crc32(prompt.encode()) for prompt in prompts]
         return [
-            torch.randn(1 + seed % 23, self.width, generator=torch.Generator().manual_seed(seed))
-            for seed in seeds
+            Words(torch.randn(1 + s % 23, self.width, generator=torch.Generator().manual_seed(s)))
+            for s in seeds
         ]
 
 
@@ -123,7 +124,7 @@ def pipeline_of(name: str, *, clipped: bool = False) -> ContractPipeline:
     return ContractPipeline(
         name=name,
         denoiser=denoiser,
-        text=Words(denoiser.text_width),
+        text=DrawnPrompts(denoiser.text_width),
         vae=SimpleNamespace(downscale=1, parameters=tuple, widest_at_pixels=0.0),
         noise=CLIPPED if clipped else FLOW,
         defaults=Defaults(size=(8 * unit, 8 * unit), min_side=2 * unit, max_side=64),

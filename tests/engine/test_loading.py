@@ -80,14 +80,18 @@ def test_tensors_that_do_not_fit(model: Path, component: str, kind: str) -> None
 @pytest.mark.parametrize(
     ("file", "change", "expected"),
     [
-        ("transformer/config.json", {"_class_name": "Unheard"}, "'Unheard' has no family"),
+        (
+            "transformer/config.json",
+            {"_class_name": "Unheard"},
+            "'Unheard' is no model class",
+        ),
         ("transformer/config.json", {"patch_size": "2"}, "patch_size='2'"),
         ("transformer/config.json", {"upcast_attention": True}, "upcast_attention=True"),
         ("vae/config.json", {"act_fn": "relu"}, "act_fn"),
         ("text_encoder/config.json", {"feed_forward_proj": "swish"}, "feed_forward_proj"),
         ("scheduler/scheduler_config.json", {"_class_name": "UniPC"}, "UniPC"),
         ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "sample"),
-        ("model_index.json", {"_class_name": "FluxPipeline"}, "'FluxPipeline' is not supported"),
+        ("model_index.json", {"_class_name": "FancyPipeline"}, "'FancyPipeline' is not supported"),
         ("musiva.json", {"size": [33, 32]}, "multiples of"),
         ("musiva.json", {"wings": 2}, "wings"),
     ],

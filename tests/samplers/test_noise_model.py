@@ -84,7 +84,10 @@ def test_a_key_of_another_scheduler_warns_and_has_no_effect() -> None:
         ({**FLOW_DPM, "final_sigmas_type": "sigma_min"}, "final_sigmas_type"),
         ({**FLOW_DPM, "flow_shift": 0}, "flow_shift: got 0; supported: a number from 0.01"),
         ({**DPM, "use_karras_sigmas": True, "use_exponential_sigmas": True}, "use_exponential"),
-        ({**EULER, "use_dynamic_shifting": True}, "use_dynamic_shifting: got True"),
+        (
+            {**EULER, "use_dynamic_shifting": True, "time_shift_type": "linear"},
+            "time_shift_type: got 'linear'",
+        ),
         ({**EULER, "invert_sigmas": True}, "invert_sigmas"),
         ({**EULER, "stochastic_sampling": True}, "stochastic_sampling"),
         ({**EULER, "shift_terminal": 0.1}, "shift_terminal: got 0.1; supported: null"),

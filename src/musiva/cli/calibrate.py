@@ -19,7 +19,7 @@ DEFAULT_STEPS = 50
 def run(arguments: Namespace, env: Env) -> int:
     """Everything that can be refused is refused before the measuring, which takes minutes."""
     set_threads(arguments.threads, env)
-    from musiva.engine.pipeline import load_pipeline, model_directory
+    from musiva.engine.load import load_pipeline, model_directory
     from musiva.perf.calibration import Plan, calibrate
     from musiva.policy import FOLDER
 

@@ -50,7 +50,7 @@ def inspect(directory: Path) -> Facts:
         components = {name: _component(directory / name) for name in sorted(named)}
         facts: Facts = {"family": index.get("_class_name")}
         try:
-            facts |= {"supported": "yes", **_limits(directory)}
+            facts |= _limits(directory)
         except BadCheckpoint as error:
             facts["supported"] = f"no: {error}"
     elif (directory / "config.json").is_file():
@@ -105,14 +105,21 @@ def _header(path: Path) -> dict[str, tuple[str, list[int]]]:
 
 
 def _limits(directory: Path) -> Facts:
-    """What a request may ask of a pipeline. Raises BadCheckpoint if it is none that runs here."""
+    """Whether a pipeline runs here, how, and what a request may ask of it. Raises BadCheckpoint if
+    it is none that does.
+    """
     import torch
 
     from musiva.engine import Defaults
     from musiva.models import family_of, read_config
+    from musiva.models.captured import PIPELINES
     from musiva.models.vae import AutoencoderKL
 
     config = read_config(directory / "transformer")
+    kind = PIPELINES.get(str(read_config(directory, "model_index.json").get("_class_name")))
+    if kind is not None:
+        how = "yes, captured; `musiva capture DIR` tells what of it runs in packs and in tiles"
+        return {"supported": how, "steps": kind.steps, "guidance": kind.guidance}
     family = family_of(config.get("_class_name"))
     with torch.device("meta"):
         denoiser = family.from_config({k: v for k, v in config.items() if not k.startswith("_")})
@@ -121,6 +128,7 @@ def _limits(directory: Path) -> Facts:
     native = int(str(config.get("sample_size", 128))) * vae.downscale
     defaults = Defaults.read(directory, native, unit)
     return {
+        "supported": "yes",
         "size": "x".join(map(str, defaults.size)),
         "sides": f"{defaults.min_side} to {defaults.max_side}, multiples of {unit}",
         "steps": defaults.steps,

@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         *(_generate, _inspect, _serve, _train, _calibrate),
         *(add_profile, add_trace, add_simulate, add_replay),
-        *(_bench, _models, _doctor),
+        *(_bench, _models, _capture, _doctor),
     ):
         add(commands)
     return parser
@@ -319,8 +319,8 @@ def _bench(commands: Commands) -> None:
     p.add_argument(
         "name",
         metavar="NAME",
-        help="fidelity, generate, pack, parity, region, reuse, scheduler, serve, server, store, "
-        "studio or suite",
+        help="capture, fidelity, generate, pack, parity, region, reuse, scheduler, serve, server, "
+        "store, studio or suite",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     p.add_argument(
@@ -335,6 +335,21 @@ def _models(commands: Commands) -> None:
         description="List the shipped models, or look into a model directory.",
     )
     p.add_argument("directory", nargs="?", metavar="DIR", help="a diffusers directory")
+    p.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _capture(commands: Commands) -> None:
+    p = commands.add_parser(
+        "capture",
+        help="what of a model runs in packs and tiles",
+        description="Make a program on packs of a transformer of diffusers, from its config alone, "
+        "and tell what of it runs in packs and in tiles, and what does not, and why.",
+    )
+    p.add_argument("model", metavar="MODEL", help="a diffusers directory, or a transformer of one")
+    p.add_argument(
+        "--explain", action="store_true", help="with every site that mixes tokens, and reasons"
+    )
+    p.add_argument("--text", action="store_true", help="print the program itself, as Python")
     p.add_argument("--json", action="store_true", help="as JSON")
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from musiva.compiler.arguments import Argument, Sizes
+from musiva.compiler.capture import SIZES
 from musiva.compiler.captured import Captured, capture
-from musiva.compiler.export import CannotCapture
 
-__all__ = ["Argument", "CannotCapture", "Captured", "Sizes", "capture"]
+__all__ = ["SIZES", "Argument", "Captured", "Sizes", "capture"]

@@ -121,15 +121,21 @@ def given(make: Callable[[Sizes], object]) -> Argument:
 
 
 def call_arguments(
-    arguments: Mapping[str, Argument], sizes: Sizes, generator: torch.Generator
+    arguments: Mapping[str, Argument],
+    sizes: Sizes,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, object]:
     """Keyword arguments of a call of the class for one sample of these sizes. A dot in a name says
-    that it is an entry of a mapping.
+    that it is an entry of a mapping. dtype: of latents and texts.
     """
     found: dict[str, object] = {}
     for name, argument in arguments.items():
         outer, _, inner = name.partition(".")
-        value = argument.batched(argument.example(sizes, generator))
+        example = argument.example(sizes, generator)
+        if argument.kind == "values" and isinstance(example, Tensor):
+            example = example.to(dtype)
+        value = argument.batched(example)
         if inner:
             entries = found.setdefault(outer, {})
             assert isinstance(entries, dict)

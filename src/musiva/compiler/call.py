@@ -12,6 +12,8 @@ shuffle, unshuffle: channels to places within a token, and back.
 fill: a constant. outer, einsum: products. cat: features behind one another.
 linear, patch: a linear layer; a convolution that is one on each token.
 attend, conv: `run.attend` (`over`: grouping, streams), `run.conv`.
+reduce, pool: `run.reduce`, sums over all tokens of a sample, of products or of one operand alone.
+apply: a product with a matrix of the sample, sample by sample (`over["left"]`: it is the left one).
 join, take, replace: rows of several streams behind one another; those of the parts
 `over["parts"]`; others in their place.
 item: one of several outputs.
@@ -24,7 +26,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from musiva.compiler.export import Path
-from musiva.compiler.labels import Layout, Unlabelled, extents, tokens, unify, unknown
+from musiva.compiler.labels import (
+    Joint,
+    Label,
+    Layout,
+    Unlabelled,
+    extents,
+    features,
+    tokens,
+    unify,
+    unknown,
+)
 
 __all__ = ["Call", "Outcome", "Value"]
 
@@ -65,8 +77,8 @@ class Outcome:
 class Call:
     """One operation: its arguments by the names of the operator's schema, tensors as `Value`; the
     shapes that it returns, with whether each dimension depends on sizes; which numbers among the
-    arguments do. settled: layouts of
-    operands with unknown dimensions, as they turn out to be, by name and index.
+    arguments do. settled: layouts of operands with unknown dimensions, as they turn out to be, by
+    name and index. company: by token axis, all axes that tokens of its stream have.
     """
 
     op: str
@@ -75,6 +87,7 @@ class Call:
     varying: Sequence[Sequence[bool]]
     moving: Collection[Path] = ()
     open_masks: frozenset[str] = frozenset()
+    company: Mapping[str, frozenset[str]] = field(default_factory=dict)
     settled: dict[tuple[str, int], Layout] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
@@ -125,6 +138,12 @@ class Call:
             if value.place or value.dense:
                 found |= {name for label in self.layout_of(value) for name in tokens(label)}
         return found
+
+    def is_whole(self, label: Label) -> bool:
+        """Whether a dimension has all tokens of one stream, and nothing else."""
+        names = tokens(label)
+        whole = self.company.get(names[0]) if names else None
+        return not isinstance(label, Joint) and features(label) == 1 and whole == frozenset(names)
 
     def settle(self, value: Value, layout: Layout) -> None:
         """What the dimensions of an operand turn out to be; `layout` is aligned with its last ones.

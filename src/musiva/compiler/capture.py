@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from musiva.compiler.arguments import Argument, Sizes
-from musiva.compiler.export import Aligned, CannotCapture, Exported, align, export
+from musiva.compiler.export import Aligned, Exported, align, export
 from musiva.compiler.flow import Flow, flow, layout_of
 from musiva.compiler.labels import Refine, tokens
+from musiva.core.errors import CannotCapture
 
 __all__ = ["Analysis", "analyse"]
 

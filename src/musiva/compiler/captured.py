@@ -7,9 +7,8 @@ The module is never called. Its parameters are used where they are, so that what
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import torch
@@ -18,25 +17,32 @@ from torch.utils import _pytree as pytree
 
 from musiva.compiler.arguments import Argument, Sizes, call_arguments, size_of
 from musiva.compiler.capture import SIZES, Analysis, analyse
-from musiva.compiler.export import Exported, align, entry_of, export
+from musiva.compiler.export import Aligned, Exported, align, entry_of, export
 from musiva.compiler.frame import Frame, Lengths
+from musiva.compiler.fuse import fuse
+from musiva.compiler.labels import Unlabelled
+from musiva.compiler.layers import bind
 from musiva.compiler.program import Program
 from musiva.compiler.prologue import Prologue, evaluate, learn
 from musiva.compiler.rows import to_rows
-from musiva.compiler.source import compiled, source
+from musiva.compiler.segments import Part, blocks_of, divide
+from musiva.compiler.source import Function, compiled, source
+from musiva.core.errors import CannotCapture
 from musiva.core.pack import Pack, Rows
 from musiva.core.run import Run
 
-__all__ = ["Captured", "capture"]
+__all__ = ["Captured", "assembled", "capture"]
 
+SMALL = 2
 # The order of tokens that a pack has; a stream without these has one axis.
 GRID = ("frames", "rows", "columns")
 
 
 @dataclass(slots=True)
 class Captured:
-    """axes: token axes of each stream. streams: the stream of each of them. sized: what depends on
-    sizes and not on a sample, by the name of its node; prologue: how to work out most of it.
+    """axes: token axes of each stream. sized: what depends on sizes and not on a sample, by the
+    name of its node; prologue: how to work out most of it. parts: of the program, each with the
+    function of its name.
     """
 
     module: nn.Module
@@ -46,12 +52,35 @@ class Captured:
     sized: frozenset[str]
     prologue: Prologue
     program: Program
-    text: str
-    function: Callable[..., tuple[object, ...]]
-    constants: SimpleNamespace
-    layers: Mapping[str, nn.Linear]
-    convolutions: Mapping[str, nn.Conv2d]
+    parts: Sequence[Part] = ()
+    text: str = ""
+    functions: Mapping[str, Function] = field(default_factory=dict)
+    constants: SimpleNamespace = field(default_factory=SimpleNamespace)
+    layers: Mapping[str, nn.Linear] = field(default_factory=dict)
+    convolutions: Mapping[str, nn.Conv2d] = field(default_factory=dict)
     _places: dict[tuple[tuple[str, int], ...], Mapping[str, Tensor]] = field(default_factory=dict)
+
+    def bind(self) -> None:
+        """Take the module's parameters as they are now: anew where they were moved or cast."""
+        wanted = self.program.constants - self.sized
+        found = self._worked_out(wanted)
+        with torch.no_grad():
+            self.constants = SimpleNamespace(**self._worked_out(wanted))
+        self.layers, self.convolutions = bind(self.program, self.module, found)
+        self._places = {}
+
+    def weights(self, part: Part) -> SimpleNamespace:
+        """Constants of a part. With gradients they are worked out anew, so that these reach what
+        they are made of.
+        """
+        if not torch.is_grad_enabled():
+            return self.constants
+        return SimpleNamespace(**self._worked_out(part.constants))
+
+    def _worked_out(self, names: Collection[str]) -> dict[str, Tensor]:
+        first = self.analysis.exported
+        own = {node: node for node in first.nodes}
+        return _evaluated(self.module, self.arguments, first, own, frozenset(names))
 
     @property
     def dense(self) -> Mapping[str, str]:
@@ -62,8 +91,13 @@ class Captured:
         """Of token axes."""
         return lengths_of(self.arguments, self.analysis.places, sizes)
 
-    def pack(self, several: Sequence[Sizes], device: torch.device | str = "cpu") -> Pack:
-        """Of samples of these sizes."""
+    def pack(
+        self,
+        several: Sequence[Sizes],
+        device: torch.device | str = "cpu",
+        owners: Sequence[Hashable] | None = None,
+    ) -> Pack:
+        """Of samples of these sizes. owners: of their image rows."""
         streams = {}
         for name, axes in self.axes.items():
             grids = []
@@ -72,21 +106,23 @@ class Captured:
                 count = math.prod(own[axis] for axis in axes)
                 grid = tuple(own.get(axis, 1) for axis in GRID)
                 grids.append(grid if set(axes) <= set(GRID) else (1, 1, count))
-            streams[name] = Rows.build(grids, device=device)
+            whose = owners if name == "image" else None
+            streams[name] = Rows.build(grids, device=device, owners=whose)
         return Pack(streams)
 
     def frame(self, pack: Pack, several: Sequence[Sizes]) -> Frame:
         """What the program asks of a pack of samples of these sizes."""
 
         def place(name: str, index: int) -> Tensor:
-            if name not in self.sized:
-                return getattr(self.constants, name)
-            return self.places(several[index])[name]
+            if name in self.sized:
+                return self.places(several[index])[name]
+            return getattr(self.constants, name)
 
         lengths = [self.lengths(sizes) for sizes in several]
         more = self.program.extras, self.program.copies
         return Frame(pack, self.axes, lengths, self.layers, self.convolutions, place, *more)
 
+    @torch.no_grad()
     def places(self, sizes: Sizes) -> Mapping[str, Tensor]:
         """All that depends on sizes, at these."""
         key = tuple(sorted(sizes.items()))
@@ -94,7 +130,11 @@ class Captured:
             first = self.analysis.exported
             known = _known(self.module, self.arguments, first, sizes)
             found = self.prologue.values(known, sizes)
-            if baked := self.sized - self.prologue.wanted:
+            baked = self.sized - self.prologue.wanted
+            if any(size <= SMALL for size in self.lengths(sizes).values()):
+                # Where classes do things another way: a single frame, a key frame and the last.
+                baked = self.sized
+            if baked:
                 exported = export(self.module, self.arguments, sizes)
                 names = align([first, exported]).names[1]
                 found |= _evaluated(self.module, self.arguments, exported, names, baked)
@@ -108,20 +148,42 @@ class Captured:
             for name, (_, streams, recipe) in self.program.inputs.items()
         }
 
+    def sizes_in(self, pack: Pack) -> list[dict[str, int]]:
+        """The sizes of each sample branch of a pack: the inverse of `pack`."""
+        ones = self.lengths(dict.fromkeys(self.analysis.exported.sizes, 1))
+        found: list[dict[str, int]] = [{} for _ in range(pack.num_branches)]
+        for stream, axes in self.axes.items():
+            for own, segment in zip(found, pack.streams[stream].segments, strict=True):
+                extents: dict[str, int] = dict(zip(GRID, segment.grid, strict=True))
+                for axis in axes:
+                    length = extents[axis] if set(axes) <= set(GRID) else math.prod(segment.grid)
+                    if axis in ones:
+                        own[axis] = length // ones[axis]
+        return found
+
     def run(self, inputs: Mapping[str, Tensor], at: Frame, run: Run) -> list[list[Tensor]]:
         """Outputs of each sample, as the class returns them, by output."""
-        found = self.function(inputs, self.constants, at, run)
+        found: Mapping[str, object] = inputs
+        for part in self.parts:
+            found = self.functions[part.name](found, self.weights(part), at, run)
         return [
-            list(value) if isinstance(value, list) else at.whole(value, streams, recipe.dims)  # pyright: ignore
-            for value, (_, streams, recipe) in zip(found, self.program.outputs, strict=True)
+            list(value)
+            if isinstance(value := found[variable], list)
+            else at.whole(run, variable, value, streams, recipe.dims)  # pyright: ignore
+            for variable, streams, recipe in self.program.outputs
         ]
 
 
+@torch.no_grad()
 def capture(
-    module: nn.Module, arguments: Mapping[str, Argument], sizes: Sequence[Sizes] = SIZES
+    module: nn.Module,
+    arguments: Mapping[str, Argument],
+    sizes: Sequence[Sizes] = SIZES,
+    *,
+    aligned: Aligned | None = None,
 ) -> Captured:
-    """Raises CannotCapture, or Unlabelled for what has no form on rows."""
-    analysis = analyse(module, arguments, sizes)
+    """aligned: graphs of an earlier capture. Raises CannotCapture."""
+    analysis = analyse(module, arguments, sizes, aligned=aligned)
     aligned, first = analysis.aligned, analysis.exported
     streams, axes = streams_of(arguments)
     frontier = frozenset(
@@ -142,24 +204,26 @@ def capture(
         analysis = analyse(module, arguments, sizes, aligned=aligned, open_masks=masks)
     prologue = learn(aligned, sorted(sized), [graph.sizes for graph in aligned.graphs])
     lengths = [lengths_of(arguments, analysis.places, graph.sizes) for graph in aligned.graphs]
-    program = to_rows(aligned, analysis.flow, streams, sized, lengths)
-    text = source(program, type(module).__name__)
-    constants = SimpleNamespace(**{n: values[0][n] for n in frontier - sized})
-    layers, convolutions = _layers(program, constants)
-    return Captured(
-        module,
-        arguments,
-        analysis,
-        axes,
-        sized,
-        prologue,
-        program,
-        text,
-        compiled(text, type(module).__name__),
-        constants,
-        layers,
-        convolutions,
-    )
+    try:
+        program = to_rows(aligned, analysis.flow, streams, sized, lengths)
+    except Unlabelled as error:
+        raise CannotCapture(f"it has no form on rows: {error}") from error
+    fuse(program)
+    program.constants |= frontier - sized
+    captured = Captured(module, arguments, analysis, axes, sized, prologue, program)
+    return assembled(captured, program)
+
+
+def assembled(captured: Captured, program: Program) -> Captured:
+    """The same capture with a program, as text and functions, over the parameters as they are."""
+    title = type(captured.module).__name__
+    parts = divide(program, blocks_of(captured.module))
+    text = source(program, parts, title)
+    functions = compiled(text, title)
+    found = replace(captured, program=program, parts=parts, text=text, functions=functions)
+    with torch.enable_grad():
+        found.bind()
+    return found
 
 
 def streams_of(
@@ -172,7 +236,7 @@ def streams_of(
         names = [name for dim in argument.dims for name in argument.factors(dim)[1]]
         if not argument.is_data or not names:
             continue
-        if set(names) & {"rows", "columns"}:
+        if any(part in name for name in names for part in ("rows", "columns")):
             stream = "image"
         else:
             stream = "text" if names[0] == "words" else names[0]
@@ -240,56 +304,19 @@ def tensor_of(called: Mapping[str, object], name: str) -> Tensor:
 
 
 def _equal(a: object, b: object) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
-    return a == b
+    if a is b:
+        return True
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return a == b
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return bool(((a == b) | ((a != a) & (b != b))).all())  # NaN is NaN here
 
 
 def _is_open(value: object) -> bool:
-    """Whether an attention mask masks nothing."""
+    """Whether an attention mask masks nothing: to scores that all rise alike softmax is blind."""
     if not isinstance(value, Tensor) or value.ndim < 2:
         return False
-    return bool(value.all()) if value.dtype == torch.bool else bool((value == 0).all())
-
-
-def _layers(
-    program: Program, constants: SimpleNamespace
-) -> tuple[dict[str, nn.Linear], dict[str, nn.Conv2d]]:
-    """Modules for the layers that a program names: they share the tensors of the module."""
-    layers: dict[str, nn.Linear] = {}
-    convolutions: dict[str, nn.Conv2d] = {}
-    for op in program.ops:
-        for kind, name in re.findall(r"at\.(linear|conv)\(run, '([^']+)'", op.text):
-            weight, _, bias = name.partition("|")
-            tensors = getattr(constants, weight), getattr(constants, bias) if bias else None
-            if kind == "linear":
-                layers[name] = _linear(*tensors)
-            else:
-                convolutions[name] = _convolution(*tensors, program.convolutions[name])
-    return layers, convolutions
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    flat = weight.flatten(1)
-    layer = nn.Linear(flat.shape[1], flat.shape[0], bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(flat, requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer
-
-
-def _convolution(weight: Tensor, bias: Tensor | None, options: Mapping[str, object]) -> nn.Conv2d:
-    groups = options.get("groups", 1)
-    assert isinstance(groups, int)
-    layer = nn.Conv2d(
-        weight.shape[1] * groups,
-        weight.shape[0],
-        (weight.shape[2], weight.shape[3]),
-        bias=bias is not None,
-        device="meta",
-        **{name: given for name, given in options.items() if name != "input"},  # type: ignore[arg-type]
-    )
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer
+    if value.dtype == torch.bool:
+        return bool(value.all())
+    return bool(value.isfinite().all()) and bool((value == value.flatten()[0]).all())

@@ -24,14 +24,15 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from musiva.compiler.arguments import Argument, Sizes, call_arguments
+from musiva.core.errors import CannotCapture
 
 __all__ = [
     "Aligned",
-    "CannotCapture",
     "Exported",
     "Path",
     "align",
     "arguments_of",
+    "dtype_of",
     "entry_of",
     "export",
     "is_item",
@@ -43,10 +44,6 @@ __all__ = [
 Path = tuple[object, ...]
 # What attributes of a module are that keep no values of their own.
 NO_HOLDERS = (nn.Module, Tensor, type, FunctionType, MethodType)
-
-
-class CannotCapture(Exception):
-    """The module cannot be captured; the message says why."""
 
 
 @dataclass(slots=True)
@@ -77,13 +74,17 @@ class Exported:
         every = self.program.constants
         return {node: every[name] for node, name in named.items() if name in every}  # pyright: ignore
 
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Names of parameters and buffers in the module, by name of placeholder."""
+        signature = self.program.graph_signature
+        named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        return {node: name.removeprefix(self.prefix) for node, name in named.items()}
+
     def weights(self, module: nn.Module) -> dict[str, Tensor]:
         """Parameters and buffers of a module, by name of placeholder."""
-        signature = self.program.graph_signature
         own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        plain = {node: name.removeprefix(self.prefix) for node, name in named.items()}
-        return {node: own[name] for node, name in plain.items() if name in own}
+        return {node: own[name] for node, name in self.parameters.items() if name in own}
 
     @property
     def outputs(self) -> list[Node]:
@@ -113,11 +114,17 @@ def export(module: nn.Module, arguments: Mapping[str, Argument], sizes: Sizes) -
     known while it is traced. Raises CannotCapture.
     """
     generator = torch.Generator().manual_seed(0)
-    called = call_arguments(arguments, sizes, generator)
+    called = call_arguments(arguments, sizes, generator, dtype_of(module))
     try:
         program, prefix = _exported(module, {**called, "return_dict": False}), ""
     except Exception:  # whatever a model's own code raises under the tracer
         program, prefix = _exported_knowing(module, arguments, called), "module."
+    else:
+        if any(
+            node.op == "call_function" and not _is_operator(node) for node in program.graph.nodes
+        ):
+            # Sizes that values decide, of a mask perhaps.
+            program, prefix = _exported_knowing(module, arguments, called), "module."
     inputs = _inputs(program, called, arguments)
     data: set[str] = {
         node for name, node in inputs.items() if arguments[name.partition("#")[0]].is_data
@@ -126,6 +133,8 @@ def export(module: nn.Module, arguments: Mapping[str, Argument], sizes: Sizes) -
         if str(node.target).startswith("aten._assert"):
             # What export has checked for these sizes.
             program.graph.erase_node(node)
+        elif _is_random(node):
+            raise CannotCapture(f"{node.name}: {node.target} draws random numbers")
         elif any(source.name in data for source in node.all_input_nodes):
             if node.op == "call_function" and not _is_operator(node):
                 raise CannotCapture(f"{node.name}: {node.target} of what a sample brings")
@@ -138,7 +147,11 @@ def _exported(module: nn.Module, called: Mapping[str, object]) -> ExportedProgra
     with torch.no_grad(), _as_it_was(module), warnings.catch_warnings():
         # Of torch about itself, and of models about their age.
         warnings.simplefilter("ignore")
-        return torch.export.export(module, (), dict(called), strict=False).run_decompositions({})
+        program = torch.export.export(module, (), dict(called), strict=False)
+        # In-place operations, and what runs under an autocast, become others, at the price of a
+        # second trace.
+        plain = all(map(_is_plain, program.graph.nodes))
+        return program if plain else program.run_decompositions({})
 
 
 def _exported_knowing(
@@ -158,6 +171,12 @@ def _exported_knowing(
         raise CannotCapture(f"torch.export: {type(error).__name__}: {error}") from error
     finally:
         fake_tensor.CONSTANT_NUMEL_LIMIT = limit
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """In which it computes."""
+    found = (one.dtype for one in module.parameters() if one.is_floating_point())
+    return next(found, torch.float32)
 
 
 @contextmanager
@@ -301,6 +320,24 @@ def numbers(given: object, path: Path = ()) -> Iterator[tuple[Path, int]]:
 
 def _is_operator(node: Node) -> bool:
     return is_item(node) or isinstance(node.target, OpOverload)
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether it only makes new values, of operators."""
+    if isinstance(node.target, OpOverload):
+        return not node.target._schema.is_mutable
+    return node.op != "call_function" or is_item(node)
+
+
+def _is_random(node: Node) -> bool:
+    """Whether it draws numbers: dropout and attention can, and do not by default."""
+    target = node.target
+    if not isinstance(target, OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    given = arguments_of(node)
+    if "dropout_p" in given or "scaled_dot_product_attention" in str(target):
+        return bool(given.get("dropout_p", 0.0))
+    return bool(given.get("train", True))
 
 
 def _inputs(

@@ -7,7 +7,7 @@ graph, and the pass goes on behind it with dimensions that are not known until t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import starmap
 
@@ -84,7 +84,7 @@ def flow(
     masks that mask nothing. Raises Refine where positions of an input turn out to be places within
     tokens.
     """
-    found = Flow()
+    found, company = Flow(), _company(inputs.values())
     for node in graph.nodes:
         if node.op == "output":
             continue
@@ -104,7 +104,26 @@ def flow(
             found.values[node.name] = (found.values[source.name][index],)
             found.outcomes[node.name] = Outcome((), "item")
         else:
-            _step(node, found, varying[node.name], moving[node.name], open_masks)
+            call = Call(
+                op_of(node),
+                _arguments(node, found),
+                shapes_of(node),
+                varying[node.name],
+                moving[node.name],
+                open_masks,
+                company,
+            )
+            _step(node, call, found)
+    return found
+
+
+def _company(layouts: Iterable[Layout]) -> dict[str, frozenset[str]]:
+    """By token axis, those that it lies with in what a sample brings."""
+    found: dict[str, frozenset[str]] = {}
+    for layout in layouts:
+        together = frozenset(name for label in layout for name in tokens(label))
+        together = together.union(*(found.get(name, frozenset()) for name in together))
+        found |= dict.fromkeys(together, together)
     return found
 
 
@@ -113,21 +132,15 @@ def op_of(node: Node) -> str:
     return str(node.target).split(".")[1]
 
 
-def _step(
-    node: Node,
-    found: Flow,
-    flags: Flags,
-    moving: Collection[Path],
-    open_masks: frozenset[str],
-) -> None:
-    shapes = shapes_of(node)
-    call = Call(op_of(node), _arguments(node, found), shapes, flags, moving, open_masks)
+def _step(node: Node, call: Call, found: Flow) -> None:
     try:
         outcome = _ruled(call)
     except Unlabelled as error:
         found.dense[node.name] = str(error)
         call.settled.clear()
-        layouts = tuple(_guessed(call, *both) for both in zip(shapes, flags, strict=True))
+        layouts = tuple(
+            _guessed(call, *both) for both in zip(call.shapes, call.varying, strict=True)
+        )
         outcome = Outcome(layouts, "dense", mixes=str(error))
     along = call.along if outcome.along is None else outcome.along
     found.outcomes[node.name] = outcome

@@ -6,8 +6,8 @@ R rows of some streams behind one another, M modulation rows, L tokens of one sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,11 @@ class Frame:
     extras: Mapping[str, int] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     _rows: dict[Streams, Tensor] = field(default_factory=dict)
+    _sizes: Hashable = None
 
     def __post_init__(self) -> None:
         """Streams of tokens of which every sample has as many."""
+        self._sizes = tuple(tuple(sorted(own.items())) for own in self.lengths)
         if not self.extras and not self.copies:
             return
         device, branches = self.pack.image.device, self.pack.num_branches
@@ -56,6 +58,12 @@ class Frame:
         self.axes = {**self.axes, **{name: (name,) for name in self.extras}}
         self.axes |= {name: self.axes[own] for name, own in self.copies.items()}
         self.lengths = [{**own, **self.extras} for own in self.lengths]
+
+    def of(self, pack: Pack) -> Frame:
+        """The same of another pack of these samples, of which some rows were taken."""
+        if pack is self.pack:
+            return self
+        return pack.derived(id(self.layers), lambda: replace(self, pack=pack, _rows={}))
 
     def gather(self, table: Tensor, streams: Streams) -> Tensor:
         """[M, ...] -> [R, ...]: what is one for a sample, for each of its rows."""
@@ -75,8 +83,8 @@ class Frame:
         start = self.count(streams[:first]) if first else 0
         return x[start : start + self.count(streams[first:end])]
 
-    def linear(self, run: Run, name: str, x: Tensor) -> Tensor:
-        return run.linear(name, self.layers[name], x, self.pack)
+    def linear(self, run: Run, name: str, x: Tensor, activation: str | None = None) -> Tensor:
+        return run.linear(name, self.layers[name], x, self.pack, activation)
 
     @property
     def device(self) -> torch.device:
@@ -113,6 +121,42 @@ class Frame:
         parts = [out[name] for name in queries]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
+    def reduce(self, run: Run, site: str, left: Tensor, right: Tensor, stream: str) -> Tensor:
+        """[R, G, I], [R, G, J] -> [M, G, I, J]: sums of products over all tokens of a sample."""
+        sums = run.reduce(site, left, right, self.pack.streams[stream])
+        pad = self.pack.num_mod_rows - sums.shape[0]
+        return torch.cat([sums, sums.new_zeros(pad, *sums.shape[1:])])
+
+    def pool(self, run: Run, site: str, x: Tensor, stream: str, mean: bool) -> Tensor:
+        """[R, C] -> [M, C]: the sum over all tokens of a sample, or their mean."""
+        sums = self.reduce(run, site, x[:, None], x.new_ones(x.shape[0], 1, 1), stream)[:, 0, :, 0]
+        if not mean:
+            return sums
+        counts = [math.prod(s.grid) for s in self.pack.streams[stream].segments]
+        counts += [1] * (sums.shape[0] - len(counts))
+        return sums / torch.tensor(counts, device=sums.device)[:, None]
+
+    def apply(self, table: Tensor, x: Tensor, streams: Streams, left: bool) -> Tensor:
+        """Matrices of samples [M, ..., I, J] times rows [R, ..., J, 1] -> [R, ..., I, 1]; or, where
+        they are right, rows [R, ..., 1, I] times matrices -> [R, ..., 1, J].
+        """
+        size = table.shape[-2] if left else table.shape[-1]
+        lead = torch.broadcast_shapes(table.shape[1:-2], x.shape[1:-2])
+        out = x.new_zeros(x.shape[0], *lead, *((size, 1) if left else (1, size)))
+        start = 0
+        for name in streams:
+            rows = self.pack.streams[name]
+            for i, s in enumerate(rows.segments):
+                at = slice(start + s.start, start + s.start + s.length)
+                if left:
+                    together = table[i] @ x[at].squeeze(-1).movedim(0, -1)
+                    out[at] = together.movedim(-1, 0).unsqueeze(-1)
+                else:
+                    together = x[at].squeeze(-2).movedim(0, -2) @ table[i]
+                    out[at] = together.movedim(-2, 0).unsqueeze(-2)
+            start += rows.num_rows
+        return out
+
     def lay(self, several: Sequence[Tensor], streams: Streams, dims: Dims) -> Tensor:
         """One tensor for each branch in the layout of the graph, on rows."""
         if not streams:
@@ -131,16 +175,27 @@ class Frame:
             laid.append(self.pack.gather(own, name))
         return torch.cat(laid) if len(laid) > 1 else laid[0]
 
-    def places(self, name: str, streams: Streams, dims: Dims) -> Tensor:
-        """A place on rows."""
-        return self.lay([self.place(name, i) for i in range(len(self.lengths))], streams, dims)
+    def places(self, run: Run, name: str, streams: Streams, dims: Dims) -> Tensor:
+        """A place on rows: worked out once for a layout."""
 
-    def whole(self, x: Tensor, streams: Streams, dims: Dims) -> list[Tensor]:
-        """The inverse of `lay`; all rows have to be there."""
+        def made() -> Tensor:
+            return self.lay([self.place(name, i) for i in range(len(self.lengths))], streams, dims)
+
+        key = tuple(self.pack.streams[name].layout for name in streams), self._sizes
+        return run.once(f"{name} {dims}", made, key)
+
+    def content(self, streams: Streams) -> Hashable:
+        """What rows of these streams hold, to key what follows from them; None if nobody knows."""
+        contents = tuple(self.pack.streams[name].content for name in streams)
+        return None if None in contents else (contents, self._sizes)
+
+    def whole(self, run: Run, site: str, x: Tensor, streams: Streams, dims: Dims) -> list[Tensor]:
+        """The inverse of `lay`; rows that were taken out come from the run."""
         if not streams:
             return [x[i].reshape(_features(dims)) for i in range(len(self.lengths))]
         parts = [
-            self.pack.split(self.part(x, streams, i, i + 1), name) for i, name in enumerate(streams)
+            run.whole(f"{site}.{name}", self.part(x, streams, i, i + 1), self.pack.streams[name])
+            for i, name in enumerate(streams)
         ]
         found = []
         for branch, lengths in enumerate(self.lengths):

@@ -28,9 +28,11 @@ __all__ = [
     "Product",
     "Refine",
     "Unlabelled",
+    "axes_of",
     "broadcast",
     "extent",
     "extents",
+    "feature",
     "features",
     "is_unknown",
     "regroup",
@@ -116,6 +118,13 @@ def is_unknown(label: Label) -> bool:
     return any(axis.token is None for axis in axes_of(label))
 
 
+def feature(size: int) -> Label:
+    """Of a dimension that is no tokens, also where it is as long as some of which there are always
+    as many.
+    """
+    return () if size == 1 else (Axis("feature", size),)
+
+
 def unknown(size: int, varies: bool) -> Label:
     """Of a dimension of which only the extent is known, and whether that depends on sizes."""
     return () if size == 1 else (Axis("?", size, None if varies else False),)
@@ -175,11 +184,22 @@ def unify(a: Label, b: Label) -> Label:
         return a
     if (
         extent(a) != extent(b)
-        or tokens(a) != tokens(b)
+        or _places(a) != _places(b)
         or isinstance(a, Joint) != isinstance(b, Joint)
     ):
         raise Unlabelled(f"{_show((a,))} meets {_show((b,))}")
     return a
+
+
+def _places(label: Label) -> list[tuple[str, int]]:
+    """Of each token axis, how many elements lie within an index of it."""
+    parts = label.parts if isinstance(label, Joint) else (label,)
+    return [
+        (axis.name, math.prod(inner.extent for inner in part[i + 1 :]))
+        for part in parts
+        for i, axis in enumerate(part)
+        if axis.token
+    ]
 
 
 def _may_be(a: Label, b: Label) -> bool:

@@ -55,7 +55,8 @@ class Recipe:
 @dataclass(slots=True)
 class Op:
     """`out = text`. reads: variables in the text. streams: whose rows they are, one after another;
-    none for what is one for a whole sample. path: the module that it comes from.
+    none for what is one for a whole sample. path: the module that it comes from. site: of what goes
+    through the run; detail: in words, what it does with tokens.
     """
 
     out: str
@@ -64,6 +65,8 @@ class Op:
     reads: tuple[str, ...]
     streams: Streams
     path: str
+    site: str = ""
+    detail: str = ""
 
 
 @dataclass(slots=True)
@@ -71,7 +74,9 @@ class Program:
     """ops in order. constants: names of nodes that depend on weights alone. inputs: variable of
     each argument. outputs: variables, each with how it lies. convolutions: what their layers are
     called with, by name of layer. extras: streams of tokens of which each sample has so many.
-    copies: streams that are there twice, by the name of the second one.
+    copies: streams that are there twice, by the name of the second one. features: of each node's
+    variable, the shape of what is on a row. layers: the weight and the bias of linear layers and
+    convolutions, by site: names of constants.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -81,6 +86,8 @@ class Program:
     convolutions: dict[str, Mapping[str, object]] = field(default_factory=dict)
     extras: dict[str, int] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
+    features: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    layers: dict[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from musiva.compiler.export import Aligned, CannotCapture, Exported, Path
+from musiva.compiler.export import Aligned, Exported, Path
 from musiva.compiler.sizes import Expression, fit
+from musiva.core.errors import CannotCapture
 
 __all__ = ["Prologue", "evaluate", "learn"]
 
@@ -85,17 +86,16 @@ def run(
         if node.name not in needed:
             needed.add(node.name)
             stack += node.all_input_nodes
-    with torch.no_grad():
-        for node in exported.program.graph.nodes:
-            if node.name not in needed or node.name in values:
-                continue
-            if node.op != "call_function":
-                raise CannotCapture(f"{node.name}: its value is not known")
-            given = _put(arguments(node), values)
-            assert isinstance(given, tuple)
-            args, kwargs = given
-            assert callable(node.target)
-            values[node.name] = node.target(*args, **kwargs)
+    for node in exported.program.graph.nodes:
+        if node.name not in needed or node.name in values:
+            continue
+        if node.op != "call_function":
+            raise CannotCapture(f"{node.name}: its value is not known")
+        given = _put(arguments(node), values)
+        assert isinstance(given, tuple)
+        args, kwargs = given
+        assert callable(node.target)
+        values[node.name] = node.target(*args, **kwargs)
     return {name: values[name] for name in wanted}  # pyright: ignore[reportReturnType]
 
 

@@ -18,6 +18,7 @@ from musiva.compiler.call import Value
 from musiva.compiler.export import Aligned, arguments_of, is_item
 from musiva.compiler.flow import Flow
 from musiva.compiler.labels import Joint, Layout, Unlabelled, features, tokens
+from musiva.compiler.operands import variable
 from musiva.compiler.program import (
     Args,
     Op,
@@ -61,10 +62,15 @@ class Writer:
         self.stream_of = dict(streams)
         self.sized = sized
         self.program = Program()
+        self._parameters = self.exported.parameters
         # Of variables that were looked up or gathered for rows: each once.
         self._made: dict[tuple[object, ...], str] = {}
         # Variables that have one row, whatever the pack.
         self.single: set[str] = set()
+        # Sites that are taken.
+        self._sites: set[str] = set()
+        # Of the operation that is being written.
+        self._site = ""
         # Whose rows a value has, by name of node and index.
         self.streams: dict[tuple[str, int], Streams] = {}
 
@@ -73,6 +79,7 @@ class Writer:
             if node in self.exported.data:
                 (value,) = self.flow.values[node]
                 self.streams[node, 0] = self.streams_of(value.layout, value.along)
+                self.program.features[node] = tuple(map(features, value.layout))
                 at = self.streams[node, 0], Recipe.of(value.layout)
                 self.program.inputs[name] = (node, *at)
         for node in self.exported.body:
@@ -118,24 +125,29 @@ class Writer:
             if value.dense:
                 text = f"[one[{index}] for one in {source.name}]"
             streams = self.streams[value.name, value.index]
+            self.program.features[node.name] = tuple(map(features, value.layout))
             self._add(node.name, text, "item", (source.name,), streams, path)
             return
         values = self.flow.values[node.name]
         for value in values if outcome.way != "join" else ():
             self.streams[node.name, value.index] = self.streams_of(value.layout, value.along)
+        self.program.features[node.name] = tuple(map(features, values[0].layout))
         args = self._arguments(node)
         write = WAYS[outcome.way]
         text, kind, reads = write(self, node, args, outcome)
+        reads = [name for name in reads if name]
         own = [name for name in reads if not name.startswith("c.")]
         if own and self.single.issuperset(own):
             self.single.add(node.name)
-        self._add(node.name, text, kind, reads, self.streams[node.name, 0], path)
+        op = self._add(node.name, text, kind, reads, self.streams[node.name, 0], path)
+        op.site, self._site = self._site, ""
+        op.detail = outcome.mixes or ""
 
     def _add(
         self, out: str, text: str, kind: str, reads: Sequence[str], streams: Streams, path: str
-    ) -> str:
+    ) -> Op:
         self.program.ops.append(Op(out, text, kind, tuple(reads), streams, path))
-        return out
+        return self.program.ops[-1]
 
     def _arguments(self, node: Node) -> Args:
         """By name, in the order of the schema, tensors as `Value` with what they turned out to
@@ -195,18 +207,40 @@ class Writer:
         return name
 
     def once(self, key: tuple[object, ...], text: str, read: str, streams: Streams) -> str:
+        """read: the text of what it is made of."""
         if key not in self._made:
-            name = re.sub(r"\W+", "_", read.removeprefix("c.")).strip("_")
+            read = variable(read)
+            name = re.sub(r"\W+", "_", read.removeprefix("c.")).strip("_") or str(key[0])
             out = f"{name}_{len(self._made)}"
-            self._made[key] = self._add(out, text, str(key[0]), (read,), streams, "")
+            self._add(out, text, str(key[0]), (read,) if read else (), streams, "")
+            self._made[key] = out
         return self._made[key]
+
+    def site(self, path: str) -> str:
+        """A name of its own for what a module does there."""
+        name, again = path, 1
+        while name in self._sites:
+            again += 1
+            name = f"{path}#{again}"
+        self._sites.add(name)
+        self._site = name
+        return name
+
+    def layer(self, weight: str, bias: str | None, path: str) -> str:
+        """A site, named by the parameter where there is one."""
+        self.program.constants |= {name for name in (weight, bias) if name}
+        parameter = self._parameters.get(weight, path)
+        name = self.site(parameter.removesuffix(".weight"))
+        self.program.layers[name] = weight, bias
+        return name
 
     def _place(self, value: Value, layout: Layout, streams: Streams) -> str:
         key = ("place", value.name, layout)
         if key not in self._made:
             out = f"{value.name}_{len(self._made)}"
-            text = f"at.places({value.name!r}, {streams!r}, {Recipe.of(layout).dims!r})"
-            self._made[key] = self._add(out, text, "place", (), streams, "")
+            text = f"at.places(run, {value.name!r}, {streams!r}, {Recipe.of(layout).dims!r})"
+            self._add(out, text, "place", (), streams, "")
+            self._made[key] = out
         return self._made[key]
 
     def _laid(self, operand: Operand, streams: Streams) -> str:

@@ -4,6 +4,7 @@ MusivaError
   InvalidInput        a value the user gave is not allowed     400   exit 2
     UnknownModel      no model of that name or path            404   exit 2
   BadCheckpoint       a model directory cannot be used         500   exit 2
+    CannotCapture     no program can be made of a model class  500   exit 2
   Unavailable         the machine cannot do it now             503   exit 3
     OverBudget        it needs more bytes than a budget has    503   exit 3
   Overloaded          no room, or a deadline cannot be kept    429   exit 3
@@ -23,6 +24,7 @@ __all__ = [
     "Answer",
     "BadCheckpoint",
     "Cancelled",
+    "CannotCapture",
     "ExecutionFailed",
     "InvalidInput",
     "MusivaError",
@@ -91,6 +93,10 @@ class BadCheckpoint(MusivaError):
     """A model directory lacks a file or tensor, or one has the wrong shape, or is cut short."""
 
     exit_code = 2
+
+
+class CannotCapture(BadCheckpoint):
+    """Of a model class no program can be made; the message says why."""
 
 
 class Unavailable(MusivaError):

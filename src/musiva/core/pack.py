@@ -9,8 +9,9 @@ D width.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,9 @@ __all__ = [
     "patchify",
     "unpatchify",
 ]
+
+
+V = TypeVar("V")
 
 
 class Pack:
@@ -114,6 +118,18 @@ class Pack:
 
     @cached_property
     def _levels(self) -> dict[int, Pack]:
+        return {}
+
+    def derived(self, key: Hashable, make: Callable[[], V]) -> V:
+        """make(), or what it returned before for the same key and this very pack: what a model
+        works out of the layout and would work out again in each of its segments.
+        """
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]  # pyright: ignore[reportReturnType]
+
+    @cached_property
+    def _derived(self) -> dict[Hashable, object]:
         return {}
 
     def parents(self, fine: int, coarse: int) -> Tensor:

@@ -6,14 +6,14 @@ calls straight through; policies, parallel forms and reduced precision are other
 model code.
 
 Contract for implementers: every method returns what the plain run would, to the accuracy that the
-run promises, and never changes its arguments. Where rows were taken from a pack, `attend`, `conv`
-and `reduce` need the absent rows' features too; a run that keeps none raises RuntimeError. Contract
-for models: `site` is unique in the model and constant.
+run promises, and never changes its arguments. Where rows were taken from a pack, `attend`, `conv`,
+`reduce` and `whole` need the absent rows' features too; a run that keeps none raises RuntimeError.
+Contract for models: `site` is unique in the model and constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -60,6 +60,12 @@ class Run(Protocol):
         """Sums over all tokens of each of the B sample branches, in float32 at least, of products
         of rows: [T, G, I] and [T, G, J] -> [B, G, I, J]. Linear attention sums keys times values,
         group norm its statistics times ones.
+        """
+        ...
+
+    def whole(self, site: str, x: Tensor, rows: Rows) -> Sequence[Tensor]:
+        """[L, ...] for each segment: x of all of its tokens, in canonical order, for what mixes
+        them in a way of its own.
         """
         ...
 

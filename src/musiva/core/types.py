@@ -63,7 +63,8 @@ class Request:
     another one at every evaluation; nothing of a request with one level depends on others.
     previews: of each picture, spread evenly over its evaluations, none at the last. deadline:
     seconds after its arrival, by which all pictures should be done; None if there is no hurry.
-    priority: of a higher one all goes first. tenant: whom fairness is between.
+    priority: of a higher one all goes first. tenant: whom fairness is between. distilled: guidance
+    is an input of the model, and one branch is all that there is.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Request:
     deadline: float | None = None
     priority: int = 0
     tenant: str = "default"
+    distilled: bool = False
 
     @property
     def max_quality(self) -> int:
@@ -96,11 +98,14 @@ class Request:
 
     @property
     def guided(self) -> bool:
-        return self.guidance > 1.0
+        """Whether there is a second branch, of the negative prompt."""
+        return self.guidance > 1.0 and not self.distilled
 
     @property
     def without_effect(self) -> tuple[str, ...]:
         """What was asked for and changes nothing, as "FIELD: why"; users are told."""
+        if self.negative_prompt and self.distilled:
+            return ("negative_prompt: has no effect on a model that takes guidance as an input",)
         if self.negative_prompt and not self.guided:
             return ("negative_prompt: has no effect without guidance, which is off at 1 and below",)
         return ()

@@ -7,8 +7,9 @@ from __future__ import annotations
 from musiva.engine.engine import Engine
 from musiva.engine.executor import InlineExecutor
 from musiva.engine.intake import LATENCIES, Intake
+from musiva.engine.load import load_pipeline, shipped_models
 from musiva.engine.loop import Executor, Observer, StepLoop
-from musiva.engine.pipeline import Defaults, Pipeline, load_pipeline, shipped_models
+from musiva.engine.pipeline import Defaults, Pipeline
 from musiva.engine.predict import Predictor, load_denoiser
 from musiva.engine.preview import LatentPreview
 from musiva.engine.runner import PlainRun, forward

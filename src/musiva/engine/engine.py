@@ -21,8 +21,9 @@ from musiva.core.errors import Cancelled, ExecutionFailed, InvalidInput, Overloa
 from musiva.core.types import Event, Request
 from musiva.engine.executor import STORE_BYTES, InlineExecutor
 from musiva.engine.intake import Intake
+from musiva.engine.load import load_pipeline
 from musiva.engine.loop import Observer, StepLoop
-from musiva.engine.pipeline import Pipeline, load_pipeline
+from musiva.engine.pipeline import Pipeline
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.standing import Estimate, Standing
 from musiva.engine.stream import Stream

@@ -39,6 +39,7 @@ from musiva.engine.pipeline import Pipeline
 from musiva.engine.preview import LatentPreview
 from musiva.engine.runner import forward
 from musiva.models import Inputs
+from musiva.models.text import Words
 from musiva.policy import Anchors
 from musiva.samplers import (
     Schedule,
@@ -103,7 +104,7 @@ class InlineExecutor:
         self.gates = Gates(pipeline.denoiser, self.run, self.store)
         self.store_figures: Figures = self.store.figures()
         self._slots: dict[str, Slot] = {}
-        self._texts: dict[str, Tensor] = {}
+        self._texts: dict[str, Words] = {}
         self._packs: OrderedDict[object, Pack] = OrderedDict()
         self._latent_preview: LatentPreview | None = None
         self._kriging = pipeline.kriging
@@ -193,9 +194,9 @@ class InlineExecutor:
             self.store.free(owner)
 
     def _encode(self, items: Sequence[EncodeItem]) -> list[Outcome]:
-        encoded = self.pipeline.text.encode([item.prompt for item in items])
-        for item, rows_LD in zip(items, encoded, strict=True):
-            self._texts[item.prompt] = rows_LD
+        encoded = self.pipeline.text.words([item.prompt for item in items])
+        for item, words in zip(items, encoded, strict=True):
+            self._texts[item.prompt] = words
         return [Outcome() for _ in items]
 
     def _denoise(self, items: Sequence[DenoiseItem]) -> tuple[list[Outcome], int]:
@@ -393,8 +394,8 @@ class InlineExecutor:
         owners = tuple(owner for item in items for owner in mosaic.owners_of(item))
         key = grids, prompts, owners
         if key not in self._packs:
-            lengths, device = [self._texts[p].shape[0] for p in prompts], self.pipeline.device
-            self._packs[key] = Pack.build(grids, lengths, prompts, device, owners)
+            lengths = [self._texts[p].rows_LD.shape[0] for p in prompts]
+            self._packs[key] = Pack.build(grids, lengths, prompts, self.pipeline.device, owners)
             if len(self._packs) > REMEMBERED_PACKS:
                 self._packs.popitem(last=False)
         self._packs.move_to_end(key)
@@ -416,13 +417,13 @@ class InlineExecutor:
         latents = [self._latent(i, b) for i in items for b, _ in enumerate(i.computed_prompts)]
         times = [self._schedule(item.path).timesteps[item.last] for item in owners]
         times += [0.0] * (pack.num_mod_rows - len(times))
+        texts = [self._texts[p] for i in items for p in i.computed_prompts]
+        told = [(item.size, item.guidance) for item in owners]
         return Inputs(
             latent_TC=pack.gather(latents),
             timestep_M=torch.tensor(times, device=self.pipeline.device),
-            text_TD=pack.gather(
-                [self._texts[p] for i in items for p in i.computed_prompts], "text"
-            ),
-            extra=self.pipeline.size_conditions([item.size for item in owners], pack.num_mod_rows),
+            text_TD=pack.gather([words.rows_LD for words in texts], "text"),
+            extra=self.pipeline.conditions(texts, told, pack.num_mod_rows),
         )
 
     def _decode(self, item: DecodeItem) -> Outcome:

@@ -112,12 +112,13 @@ class Intake:
         guidance = (
             defaults.guidance if guidance is None else _number("guidance", guidance, 0.0, 100.0)
         )
-        self.footprint.check(size, 2 if guidance > 1.0 else 1)
+        distilled = self.pipeline.distilled
+        self.footprint.check(size, 2 if guidance > 1.0 and not distilled else 1)
         path = Path(
             steps=defaults.steps if steps is None else _whole("steps", steps, 1, 1000),
             sampler=sampler,
             spacing=spacing,
-            shift=shift,
+            shift=self.pipeline.shift(size) if shift is None else shift,
         )
         last = self._schedule(path).num_evaluations - 1
         low, high = _qualities(quality, min_quality, max_quality)
@@ -139,6 +140,7 @@ class Intake:
                 "priority", 0 if priority is None else priority, -MAX_PRIORITY, MAX_PRIORITY
             ),
             tenant=self._tenant(DEFAULT_TENANT if tenant is None else tenant),
+            distilled=distilled,
         )
         self._check_policies(request)
         return self._with_latency(request, latency)

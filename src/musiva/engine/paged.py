@@ -9,7 +9,7 @@ its grid. The first complete forward of a grid tells: it holds its features unti
 reserves and writes then. All later ones reserve first, and write as they go.
 
 T rows, S segments with at most M pages each, L tokens of a segment, A of them that are there, F the
-shape of a feature, G groups of J tokens, H heads, K channels of a head.
+shape of a feature, G groups of J tokens, Q of which are asked for, H heads, K channels of a head.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from musiva.core.errors import OverBudget
-from musiva.core.pack import Grid, Pack, Rows, Segment
+from musiva.core.pack import ROW_ALIGN, Grid, Pack, Rows, Segment
 from musiva.core.run import QKV, Over, Streams
 from musiva.engine.runner import SHARED_BYTES, PlainRun
 from musiva.ops.attention import attend
@@ -269,19 +269,32 @@ class PagedRun(PlainRun):
                 index_GJ = group_index(g).to(q_THK.device) - full.start
                 index_GJ = index_GJ[there_L[index_GJ].any(1)]
                 if index_GJ.shape[0]:
+                    index_GQ = _queried(index_GJ, there_L)
                     kv_GJ2HK = kv_L2HK[index_GJ]
-                    out_LHK[index_GJ] = _attend_inside(q_LHK[index_GJ], *kv_GJ2HK.unbind(2))
+                    out_LHK[index_GQ] = _attend_inside(q_LHK[index_GQ], *kv_GJ2HK.unbind(2))
             out_THK[at] = out_LHK[tokens_A]
         return out_THK
 
 
-def _attend_inside(q_GJHK: Tensor, k_GJHK: Tensor, v_GJHK: Tensor) -> Tensor:
-    """Attention inside each group, as the frames of one sample."""
-    count, length = q_GJHK.shape[:2]
-    pack = Pack.build([(count, 1, length)], device=q_GJHK.device)
-    q, k, v = (pack.gather([x.flatten(0, 1)]) for x in (q_GJHK, k_GJHK, v_GJHK))
-    out_THK = attend({"image": (q, k, v)}, pack, "frame")["image"]
-    return out_THK[: count * length].unflatten(0, (count, length))
+def _queried(index_GJ: Tensor, there_L: Tensor) -> Tensor:
+    """[G, Q]: of each group the rows that are there, and others of it up to the most that a group
+    has of them, aligned.
+    """
+    there_GJ = there_L[index_GJ]
+    most = -(-int(there_GJ.sum(1).max()) // ROW_ALIGN) * ROW_ALIGN
+    first_GJ = there_GJ.int().argsort(dim=1, descending=True, stable=True)
+    return index_GJ.gather(1, first_GJ[:, :most])
+
+
+def _attend_inside(q_GQHK: Tensor, k_GJHK: Tensor, v_GJHK: Tensor) -> Tensor:
+    """Attention inside each group, which is a sample of a pack of its own."""
+    (count, queries), keys = q_GQHK.shape[:2], k_GJHK.shape[1]
+    rows = [Rows.build([(1, 1, n)] * count, device=q_GQHK.device) for n in (queries, keys)]
+    pack = Pack({"image": rows[0], PAGES: rows[1]})
+    q_THK = pack.gather(list(q_GQHK))
+    k_THK, v_THK = (pack.gather(list(x), PAGES) for x in (k_GJHK, v_GJHK))
+    qkv = {"image": (q_THK, None, None), PAGES: (None, k_THK, v_THK)}
+    return torch.stack(pack.split(attend(qkv, pack)["image"]))
 
 
 def _page_bytes(need: Need, page_tokens: int) -> int:

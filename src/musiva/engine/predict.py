@@ -11,8 +11,16 @@ from torch import Tensor, nn
 
 from musiva.core.errors import BadCheckpoint, InvalidInput
 from musiva.core.pack import Pack, patchify, unpatchify
+from musiva.engine.predict_captured import CapturedPredictor
 from musiva.engine.runner import PlainRun, forward
-from musiva.models import Denoiser, Inputs, family_of, read_config, read_tensors
+from musiva.engine.verify import verified
+from musiva.models import FAMILIES, Denoiser, Inputs, family_of, read_config, read_tensors
+from musiva.models.captured import (
+    CapturedDenoiser,
+    captured_from,
+    read_captured,
+    signature_of,
+)
 from musiva.ops.linear import Linears, choose_kernel
 
 __all__ = ["Predictor", "load_denoiser", "read_denoiser"]
@@ -22,34 +30,44 @@ CONDITIONS = ("encoder_hidden_states", "encoder_attention_mask", "added_cond_kwa
 
 def load_denoiser(
     source: str | os.PathLike[str] | nn.Module, *, dtype: torch.dtype = torch.float32
-) -> Predictor:
+) -> Predictor | CapturedPredictor:
     """Any family: a diffusers directory (a pipeline's or a transformer's) or a live diffusers
-    module.
+    module, whose parameters a captured model shares; of a family of ours they are copied where ours
+    join them.
 
-    The module's weights are copied where ours join them. Raises BadCheckpoint for a directory or
-    class that no family supports.
+    Raises BadCheckpoint for a directory that is no model, CannotCapture for a class of which no
+    program can be made.
     """
     if isinstance(source, nn.Module):
+        if type(source).__name__ not in FAMILIES:
+            signature = signature_of(source)
+            denoiser = verified(captured_from(source, signature), signature)
+            return CapturedPredictor(denoiser, signature)
         config = {"_class_name": type(source).__name__, **dict(getattr(source, "config", {}))}
         denoiser = build_denoiser(config, source.state_dict(), dtype)
         device = next(source.parameters()).device
         denoiser = denoiser.to(device)
     else:
         path = Path(source)
-        denoiser = read_denoiser(
-            path / "transformer" if (path / "transformer").is_dir() else path, dtype
-        )
+        path = path / "transformer" if (path / "transformer").is_dir() else path
+        denoiser = read_denoiser(path, dtype)
+    if isinstance(denoiser, CapturedDenoiser):
+        return CapturedPredictor(denoiser, signature_of(denoiser.module))
     return Predictor(denoiser)
 
 
 def read_denoiser(directory: Path, dtype: torch.dtype) -> Denoiser:
     """The denoiser of a component directory. Raises BadCheckpoint naming what is missing or
-    misfit.
+    misfit, CannotCapture.
     """
     if not directory.is_dir():
         raise BadCheckpoint(f"{directory}: no such directory")
+    config = read_config(directory)
+    if config.get("_class_name") not in FAMILIES:
+        denoiser = read_captured(directory, dtype)
+        return verified(denoiser, signature_of(denoiser.module))
     try:
-        return build_denoiser(read_config(directory), read_tensors(directory), dtype)
+        return build_denoiser(config, read_tensors(directory), dtype)
     except BadCheckpoint as error:
         raise (
             error if str(directory) in str(error) else BadCheckpoint(f"{directory}: {error}")

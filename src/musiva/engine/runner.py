@@ -83,7 +83,6 @@ class PlainRun:
         )
 
     def whole(self, site: str, x: Tensor, rows: Rows) -> Sequence[Tensor]:
-        """[L, ...] for each segment: the features of all of its tokens, in canonical order."""
         rows.require_complete()
         return [x[s.start : s.start + s.length] for s in rows.segments]
 

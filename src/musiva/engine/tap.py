@@ -5,7 +5,7 @@ T rows, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -105,6 +105,9 @@ class Tap:
 
     def reduce(self, site: str, left: Tensor, right: Tensor, rows: Rows) -> Tensor:
         return self._run.reduce(site, left, right, rows)
+
+    def whole(self, site: str, x: Tensor, rows: Rows) -> Sequence[Tensor]:
+        return self._run.whole(site, x, rows)
 
     def linear(
         self, site: str, layer: nn.Linear, x: Tensor, pack: Pack, activation: str | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from musiva.models.base import Denoiser, Family, Inputs
-from musiva.models.families import family_of
+from musiva.models.families import FAMILIES, family_of
 from musiva.models.weights import load_weights, read_config, read_tensors
 
 __all__ = [
+    "FAMILIES",
     "Denoiser",
     "Family",
     "Inputs",

@@ -69,7 +69,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         ),
         "dpm++2m": Sampler(
             spacings={
-                "flow": FLOW_SPACINGS,
+                "flow": ("uniform", *SIGMA_SPACINGS),
                 "epsilon": _DPM_SPACINGS,
                 "v_prediction": _DPM_SPACINGS,
             },

@@ -22,11 +22,11 @@ import torch
 
 from musiva.samplers.scheduler_config import SchedulerConfig
 
-__all__ = ["NoiseModel", "Prediction"]
+__all__ = ["DynamicShift", "NoiseModel", "Prediction"]
 
 Prediction: TypeAlias = Literal["flow", "epsilon", "v_prediction"]
 BetaSchedule: TypeAlias = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
-TimestepSpacing: TypeAlias = Literal["linspace", "leading", "trailing"]
+TimestepSpacing: TypeAlias = Literal["linspace", "leading", "trailing", "even"]
 FinalSigma: TypeAlias = Literal["zero", "sigma_min"]
 SigmaSpacing: TypeAlias = Literal["karras", "exponential"]
 
@@ -38,6 +38,20 @@ _SAMPLER_OF_SCHEDULER: Mapping[str, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class DynamicShift:
+    """A timestep shift that grows with the picture: its logarithm is linear in the number of
+    tokens, through these two points (FLUX).
+    """
+
+    few: tuple[int, float] = (256, 0.5)
+    many: tuple[int, float] = (4096, 1.15)
+
+    def of(self, num_tokens: int) -> float:
+        (low, first), (high, last) = self.few, self.many
+        return math.exp(first + (num_tokens - low) * (last - first) / (high - low))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseModel:
     """The noise a model was trained on, and the sampling defaults that were published with it.
@@ -45,7 +59,7 @@ class NoiseModel:
     prediction           "flow" is eps - x0; "epsilon" is eps; "v_prediction" is alpha * eps - sigma
                          * x0 (Salimans & Ho 2022, arXiv 2202.00512)
     shift                flow: timestep shift `s -> shift * s / (1 + (shift - 1) * s)` (Esser et al.
-                         2024, arXiv 2403.03206)
+                         2024, arXiv 2403.03206); dynamic_shift instead, where it depends on size
     beta_*               variance preserving: the table of betas; flow models do not use them
     rescale_betas_zero_snr   the last training step is pure noise (Lin et al. 2023, arXiv
                              2305.08891)
@@ -60,6 +74,7 @@ class NoiseModel:
     num_train_timesteps: int = 1000
     scheduler: str | None = None
     shift: float = 1.0
+    dynamic_shift: DynamicShift | None = None
     beta_start: float = 0.0001
     beta_end: float = 0.02
     beta_schedule: BetaSchedule = "linear"
@@ -91,6 +106,7 @@ class NoiseModel:
                 num_train_timesteps=num_train_timesteps,
                 scheduler=name,
                 shift=read.number("shift", 1.0, 0.01, 100.0),
+                dynamic_shift=cls._dynamic_shift(read),
                 sigma_spacing=read.sigma_spacing(),
             )
         if name == "DPMSolverMultistepScheduler":
@@ -148,6 +164,24 @@ class NoiseModel:
             clip=read.number("clip_sample_range", 1.0, 1e-3, 1e6) if clips else None,
             lambda_min_clipped=read.number("lambda_min_clipped", -math.inf, -math.inf, 0.0),
         )
+
+    @staticmethod
+    def _dynamic_shift(read: SchedulerConfig) -> DynamicShift | None:
+        if not read.flag("use_dynamic_shifting", False):
+            return None
+        read.require("time_shift_type", "exponential", "exponential", "with use_dynamic_shifting")
+        few = read.integer("base_image_seq_len", 256, 1, 1 << 24)
+        return DynamicShift(
+            (few, read.number("base_shift", 0.5, -10.0, 10.0)),
+            (
+                read.integer("max_image_seq_len", 4096, few + 1, 1 << 24),
+                read.number("max_shift", 1.15, -10.0, 10.0),
+            ),
+        )
+
+    def shift_of(self, num_tokens: int) -> float | None:
+        """Of a picture of so many tokens; None where one shift is for all."""
+        return None if self.dynamic_shift is None else self.dynamic_shift.of(num_tokens)
 
     def default_sampler(self) -> str:
         """The sampler published with the model, else the plainest one for what it predicts."""

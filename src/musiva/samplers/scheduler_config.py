@@ -33,7 +33,12 @@ _PARAMETERS: Mapping[str, Mapping[str, tuple[object, ...] | None]] = {
     "FlowMatchEulerDiscreteScheduler": {
         "num_train_timesteps": None,
         "shift": None,
-        "use_dynamic_shifting": (False,),
+        "use_dynamic_shifting": None,
+        "base_shift": None,
+        "max_shift": None,
+        "base_image_seq_len": None,
+        "max_image_seq_len": None,
+        "time_shift_type": None,
         "invert_sigmas": (False,),
         "shift_terminal": (None,),
         "use_karras_sigmas": None,

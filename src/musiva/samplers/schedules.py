@@ -33,7 +33,8 @@ __all__ = [
 Array: TypeAlias = npt.NDArray[np.floating]
 
 SIGMA_SPACINGS = ("karras", "exponential")
-FLOW_SPACINGS = ("uniform", *SIGMA_SPACINGS)
+# "even": equal steps from 1 to 1 / steps before the shift, as pipelines after FLUX ask for.
+FLOW_SPACINGS = ("uniform", "even", *SIGMA_SPACINGS)
 DISCRETE_SPACINGS = ("linspace", "leading", "trailing")
 
 
@@ -100,10 +101,17 @@ def flow_match_grid(noise: NoiseModel, steps: int, spacing: str, shift: float) -
     the grid; published pictures depend on it.
     """
     count = noise.num_train_timesteps
+    if spacing == "even":
+        whole = np.linspace(1.0, 1.0 / steps, steps).astype(np.float32)
+        return _flow_grid(np.minimum(_shifted(whole, shift), 1), count)
     largest, smallest = _shifted(np.array([count, 1], np.float32) / np.float32(count), shift)
     even = np.linspace(float(largest) * count, float(smallest) * count, steps) / count
     # A few shifts (0.66, 1.32, ...) round the first sigma above 1, where diffusers leaves it.
-    sigmas = np.minimum(_respaced(_shifted(even, shift), steps, spacing), 1).astype(np.float32)
+    return _flow_grid(np.minimum(_respaced(_shifted(even, shift), steps, spacing), 1), count)
+
+
+def _flow_grid(sigmas: Array, count: int) -> Grid:
+    sigmas = sigmas.astype(np.float32)
     timesteps = (sigmas * np.float32(count)).tolist()
     return _consecutive(_flow_levels([*sigmas.tolist(), 0.0]), timesteps)
 

@@ -51,8 +51,7 @@ def attention(call: Call) -> Outcome:
     along = key.along | value.along | _settled(call, (key, value))
     # Joint labels are of whole streams.
     folded = frozenset(name for label in lead for name in tokens(label)) & along
-    own = frozenset(name for part in seen for name in part)
-    if not own <= along:
+    if not all(name in along for part in seen for name in part):
         raise Unlabelled("attention to repeated tokens")
     if folded not in OVER:
         raise Unlabelled(f"attention within {', '.join(sorted(folded))}")
@@ -60,7 +59,9 @@ def attention(call: Call) -> Outcome:
         raise Unlabelled("attention within groups of several streams")
     out = (*lead, q[-3], q[-2], v[-1])
     over = {"over": OVER[folded], "queries": queries, "keys": seen}
-    return Outcome((out,), "attend", over, query.along | _settled(call, (query,)), "attention")
+    # The same query sees other keys in another group.
+    own = query.along | _settled(call, (query,)) | folded
+    return Outcome((out,), "attend", over, own, "attention")
 
 
 def _check_mask(call: Call) -> None:

@@ -14,6 +14,8 @@ from musiva.compiler.labels import (
     Product,
     Unlabelled,
     extent,
+    feature,
+    features,
     is_unknown,
     tokens,
     unify,
@@ -39,7 +41,7 @@ def cat(call: Call) -> Outcome:
     else:
         total = sum(extent(layout[dim]) for layout in layouts)
         varies = any(is_unknown(layout[dim]) for layout in layouts)
-        label, way = unknown(total, varies), "cat"
+        label, way = unknown(total, varies) if varies else feature(total), "cat"
     out = (*others[:dim], label, *others[dim + 1 :])
     for value in values:
         call.settle(value, (*out[:dim], call.layout_of(value)[dim], *out[dim + 1 :]))
@@ -55,7 +57,7 @@ def stack(call: Call) -> Outcome:
     shared = _unified(layouts, None)
     for value in values:
         call.settle(value, shared)
-    out = (*shared[:dim], unknown(len(values), varies=False), *shared[dim:])
+    out = (*shared[:dim], feature(len(values)), *shared[dim:])
     return Outcome((out,), "cat", {"dims": {"dim": dim}})
 
 
@@ -66,7 +68,8 @@ def cut(call: Call) -> Outcome:
     size, to = value.shape[dim], call.shapes[0][dim]
     label = layout[dim]
     start, step = call.arguments.get("start") or 0, call.arguments.get("step") or 1
-    assert isinstance(start, int)
+    if not isinstance(start, int):
+        raise Unlabelled(f"{call.op} from {start!r}")
     start = min(start % size if start < 0 else start, size)
     if to == size:
         return Outcome((layout,), "keep")
@@ -80,9 +83,12 @@ def cut(call: Call) -> Outcome:
         return Outcome((out,), "take", {"parts": (parts,)}, along=value.along - gone)
     if any(name in value.along for name in tokens(label)):
         raise Unlabelled("slice takes some of the tokens")
-    out = (*layout[:dim], unknown(to, call.varying[0][dim]), *layout[dim + 1 :])
     if tokens(label) or is_unknown(label):
-        return Outcome((out,), "shape")
+        if features(label) > 1 or (to > 1 and not call.varying[0][dim]):
+            raise Unlabelled(f"{call.op} takes so many of repeated tokens")
+        fewer = unknown(to, varies=True)
+        return Outcome(((*layout[:dim], fewer, *layout[dim + 1 :]),), "shape")
+    out = (*layout[:dim], feature(to), *layout[dim + 1 :])
     return Outcome((out,), "same", {"dims": {"dim": dim}})
 
 
@@ -105,10 +111,7 @@ def split(call: Call) -> Outcome:
         raise Unlabelled(f"{call.op} takes tokens apart")
     if tokens(label) or is_unknown(label):
         raise Unlabelled(f"{call.op} takes repeated tokens apart")
-    outs = tuple(
-        (*layout[:dim], unknown(shape[dim], varies=False), *layout[dim + 1 :])
-        for shape in call.shapes
-    )
+    outs = tuple((*layout[:dim], feature(shape[dim]), *layout[dim + 1 :]) for shape in call.shapes)
     return Outcome(outs, "same", {"dims": {"dim": dim}})
 
 
@@ -122,6 +125,8 @@ def scatter(call: Call) -> Outcome:
     start = min(start % size if start < 0 else start, size)
     label = layout[dim]
     if isinstance(label, Joint):
+        if call.arguments.get("step") not in (None, 1):
+            raise Unlabelled("slice_scatter writes some of the tokens")
         parts = _between(label, start, start + count)
         taken = label.parts[slice(*parts)]
         inner: Label = taken[0] if len(taken) == 1 else Joint(taken)
@@ -129,7 +134,7 @@ def scatter(call: Call) -> Outcome:
         return Outcome((layout,), "replace", {"parts": parts})
     if tokens(label) or is_unknown(label):
         raise Unlabelled("slice_scatter writes some of the tokens")
-    call.settle(source, (*layout[:dim], unknown(count, varies=False), *layout[dim + 1 :]))
+    call.settle(source, (*layout[:dim], feature(count), *layout[dim + 1 :]))
     return Outcome((layout,), "scatter", {"dim": dim})
 
 

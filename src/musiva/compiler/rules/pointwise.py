@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from musiva.compiler.call import Call, Outcome
-from musiva.compiler.labels import broadcast, unknown
+from musiva.compiler.labels import broadcast, tokens, unknown
 
 __all__ = ["RULES"]
 
@@ -131,9 +131,10 @@ def copy(call: Call) -> Outcome:
     source = call.value("src")
     layout = broadcast([call.layout("self"), call.layout_of(source)])
     call.settle(source, layout)
+    along = source.along
     if source.place or source.dense:
-        return Outcome((layout,), "copy", along=call.along - call.value("self").along)
-    return Outcome((layout,), "copy", along=source.along)
+        along |= {name for label in call.layout_of(source) for name in tokens(label)}
+    return Outcome((layout,), "copy", along=along)
 
 
 def fill(call: Call) -> Outcome:

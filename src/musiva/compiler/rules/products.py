@@ -13,10 +13,10 @@ from musiva.compiler.labels import (
     Unlabelled,
     broadcast,
     extent,
+    feature,
     is_unknown,
     tokens,
     unify,
-    unknown,
 )
 
 __all__ = ["RULES"]
@@ -27,7 +27,9 @@ CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 def linear(call: Call) -> Outcome:
     layout = call.layout("input")
     _no_tokens(call, layout[-1])
-    return Outcome(((*layout[:-1], unknown(call.shapes[0][-1], varies=False)),), "linear")
+    if not all(call.value(name).place for name in ("weight", "bias") if call.has(name)):
+        raise Unlabelled("linear with a matrix that is not a weight")
+    return Outcome(((*layout[:-1], feature(call.shapes[0][-1])),), "linear")
 
 
 def matmul(call: Call) -> Outcome:
@@ -41,11 +43,18 @@ def matmul(call: Call) -> Outcome:
     outer = (left[-2], right[-1])
     call.settle(a, (*lead, outer[0], inner))
     call.settle(b, (*lead, inner, outer[1]))
+    if call.is_whole(inner) and not any(map(tokens, (*lead, *outer))):
+        # Linear attention sums keys times values (Katharopoulos et al., 2020).
+        said = "a sum over all tokens"
+        return Outcome(((*lead, *outer),), "reduce", along=frozenset(), mixes=said)
     _no_tokens(call, inner)
     if tokens(outer[0]) and tokens(outer[1]):
         raise Unlabelled(f"{call.op} compares tokens with tokens")
     if (isinstance(outer[0], Joint) and b.along) or (isinstance(outer[1], Joint) and a.along):
         raise Unlabelled(f"{call.op} of several streams")
+    tables = [not (one.along or one.place or one.dense) for one in (a, b)]
+    if tables[0] != tables[1] and not any(map(tokens, lead)):
+        return Outcome(((*lead, *outer),), "apply", {"left": tables[0]})
     return Outcome(((*lead, *outer),), "same")
 
 
@@ -54,7 +63,13 @@ def addmm(call: Call) -> Outcome:
     _no_tokens(call, layout[-1])
     if not call.value("mat2").place:
         raise Unlabelled("addmm of a matrix that is not a weight")
-    return Outcome(((layout[0], unknown(call.shapes[0][-1], varies=False)),), "same")
+    added = call.layout("self")
+    for label in added[-1:]:
+        _no_tokens(call, label)
+    lead = broadcast([layout[:1], added[:-1]])
+    out = (*lead, feature(call.shapes[0][-1]))
+    call.settle(call.value("self"), out)
+    return Outcome((out,), "same")
 
 
 def outer(call: Call) -> Outcome:
@@ -114,7 +129,7 @@ def convolution(call: Call) -> Outcome:
             out.append(label)
         else:
             raise Unlabelled(f"{call.op} with a kernel of {k}, stride {s}, padding {p}")
-    outcome = (layout[0], unknown(call.shapes[0][1], varies=False), *out)
+    outcome = (layout[0], feature(call.shapes[0][1]), *out)
     if alone:
         if call.number("groups") != 1:
             raise Unlabelled(f"{call.op} in groups")

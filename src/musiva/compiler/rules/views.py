@@ -108,26 +108,29 @@ def unbind(call: Call) -> Outcome:
 def roll(call: Call) -> Outcome:
     layout = call.layout("self")
     dims = _listed(call, "dims", len(layout))
+    if call.op == "roll" and not dims:
+        raise Unlabelled("roll of all elements in their order")
     for dim in dims:
         _only_features(call, call.value("self"), layout[dim], 0)
     return Outcome((layout,), "same", {"dims": {"dims": tuple(dims)}})
 
 
 def pad(call: Call) -> Outcome:
-    value, layout = call.value("self"), call.layout("self")
-    widths = call.arguments["pad"]
+    layout, widths = call.layout("self"), call.arguments["pad"]
     assert isinstance(widths, Sequence)
     out = list(layout)
     for i in range(len(widths) // 2):
         if widths[2 * i] or widths[2 * i + 1]:
             dim = len(layout) - 1 - i
-            _only_features(call, value, layout[dim], 0)
+            _no_tokens(call, layout[dim])
             out[dim] = (Axis("padded", call.shapes[0][dim]),)
     return Outcome((tuple(out),))
 
 
 def view_as_complex(call: Call) -> Outcome:
-    return Outcome((call.layout("self")[:-1],))
+    *out, last = call.layout("self")
+    _no_tokens(call, last)
+    return Outcome((tuple(out),))
 
 
 def view_as_real(call: Call) -> Outcome:
@@ -198,6 +201,11 @@ def _only_features(call: Call, value: Value, label: Label, index: int) -> int:
     if features(label) > 1:
         raise Unlabelled(f"{call.op} takes one of many repeated tokens")
     return 0
+
+
+def _no_tokens(call: Call, label: Label) -> None:
+    if tokens(label) or is_unknown(label):
+        raise Unlabelled(f"{call.op} of tokens")
 
 
 RULES = {

@@ -12,6 +12,7 @@ from torch import Tensor
 from musiva.core.errors import BadCheckpoint
 from musiva.models.text.t5 import LinearFn, T5Encoder, plain_linear, t5_tensors
 from musiva.models.text.tokenizer import Tokenizer, normalise
+from musiva.models.text.words import Words
 from musiva.models.weights import load_weights, read_config, read_tensors
 
 __all__ = ["TextEncoder", "load_t5"]
@@ -92,3 +93,7 @@ class TextEncoder:
         `InvalidInput` as `tokenize` does, before anything is computed.
         """
         return self.model([torch.tensor(self.tokenize(text)) for text in prompts], linear=linear)
+
+    def words(self, prompts: Sequence[str]) -> list[Words]:
+        """The same, as pipelines ask for it (`musiva.models.text.Prompts`)."""
+        return [Words(rows_LD) for rows_LD in self.encode(prompts)]

@@ -68,8 +68,9 @@ def _attend_joint(qkv: Mapping[str, QKV], pack: Pack) -> Streams:
     pieces: dict[str, list[tuple[int, Tensor]]] = {
         n: [] for n, (q, _, _) in qkv.items() if q is not None
     }
-    for name in qkv:
-        pack.streams[name].require_complete()
+    for name, (_, k, _) in qkv.items():
+        if k is not None:
+            pack.streams[name].require_complete()
     for i in range(pack.num_branches):
         at = {name: pack.streams[name].segments[i] for name in qkv}
         k_LHK, v_LHK = (

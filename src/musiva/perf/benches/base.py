@@ -13,6 +13,7 @@ from musiva.perf.report import Gate, Report, environment
 __all__ = ["BENCHES", "Findings", "run_bench"]
 
 BENCHES: Mapping[str, str] = {
+    "capture": "musiva.perf.benches.capture",
     "fidelity": "musiva.perf.benches.fidelity",
     "generate": "musiva.perf.benches.generate",
     "pack": "musiva.perf.benches.pack",

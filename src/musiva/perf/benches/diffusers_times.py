@@ -7,7 +7,7 @@ from importlib import import_module
 
 import torch
 
-from musiva.engine.pipeline import model_directory
+from musiva.engine.load import model_directory
 from musiva.perf.child import Message, serve_child
 
 __all__ = ["answer"]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from musiva.engine import Engine
-from musiva.engine.pipeline import model_directory
+from musiva.engine.load import model_directory
 from musiva.perf.benches.rival_caches import attach, magnitude_ratios
 from musiva.perf.child import Message, serve_child
 from musiva.perf.quality import foreground, psnr

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, TypeAlias
 
-from musiva.engine.pipeline import model_directory
+from musiva.engine.load import model_directory
 from musiva.perf.child import Message, run_child
 
 __all__ = ["SWEEPS", "Setting", "measure_rivals"]

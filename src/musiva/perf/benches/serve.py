@@ -16,7 +16,7 @@ import torch
 from musiva.core.env import Env
 from musiva.cost import Profile
 from musiva.engine import Engine, Pipeline, load_pipeline, shipped_models
-from musiva.engine.pipeline import model_directory
+from musiva.engine.load import model_directory
 from musiva.perf.benches.base import Findings
 from musiva.perf.benches.contenders import CONTENDERS, OURS, WHOLE, Contender, contenders
 from musiva.perf.benches.diffusers_queue import goodput_over_diffusers

@@ -76,7 +76,7 @@ class Prompts:
         self.grid: Grid = patchify(torch.empty(pipeline.latent_shape(size)), self._patch)[1]
         self._run = PlainRun(pipeline.linears)
         wanted = list(dict.fromkeys(["", *prompts] if guidance > 1 else prompts))
-        self._texts = dict(zip(wanted, pipeline.text.encode(wanted), strict=True))
+        self._texts = dict(zip(wanted, pipeline.text.words(wanted), strict=True))
 
     @property
     def _patch(self) -> Grid:
@@ -196,15 +196,18 @@ class Prompts:
     ) -> list[Tensor]:
         """What the model says of latents, all on one grid, each with its prompt."""
         pipeline = self.pipeline
-        lengths = [self._texts[p].shape[0] for p in prompts]
+        texts = [self._texts[p] for p in prompts]
+        lengths = [words.rows_LD.shape[0] for words in texts]
         pack = Pack.build([grid] * len(latents), lengths, prompts, pipeline.device)
         times = [self.schedule.timesteps[at]] * len(latents)
         times += [0.0] * (pack.num_mod_rows - len(latents))
         inputs = Inputs(
             latent_TC=pack.gather(latents),
             timestep_M=torch.tensor(times, device=pipeline.device),
-            text_TD=pack.gather([self._texts[p] for p in prompts], "text"),
-            extra=pipeline.size_conditions([self.size] * len(latents), pack.num_mod_rows),
+            text_TD=pack.gather([words.rows_LD for words in texts], "text"),
+            extra=pipeline.conditions(
+                texts, [(self.size, self.guidance)] * len(latents), pack.num_mod_rows
+            ),
         )
         predicted = pack.split(forward(pipeline.denoiser, inputs, pack, self._run))
         return [pipeline.clean_channels(p).float() for p in predicted]

@@ -1,35 +1,23 @@
-"""How a transformer class of diffusers is built small, and what it is called with.
-
-Every argument is that of one sample (`musiva.compiler.arguments`).
-"""
+"""How a transformer class of diffusers is built small."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 
 import torch
 from torch import nn
 
-from musiva.compiler.arguments import Argument, Sizes
-
-__all__ = ["Entry", "Excluded", "build", "sized"]
+__all__ = ["Entry", "Excluded", "build"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A class that predicts an image or a clip. config: small, of our own. multiples: sizes that
-    have to be multiples of a number. fixed: sizes that the class does not let vary. same: sizes
-    that are always those of another name.
-    """
+    """A class that predicts an image or a clip. config: small, of our own."""
 
     name: str
     config: Mapping[str, object]
-    arguments: Mapping[str, Argument]
-    multiples: Sizes = field(default_factory=dict)
-    fixed: Sizes = field(default_factory=dict)
-    same: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +41,3 @@ def build(entry: Entry, seed: int = 0) -> nn.Module:
             if not plain:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return module.eval().requires_grad_(False)
-
-
-def sized(entry: Entry, sizes: Sizes) -> dict[str, int]:
-    """As the class allows them."""
-    found = {name: size * entry.multiples.get(name, 1) for name, size in sizes.items()}
-    found |= entry.fixed
-    return found | {name: found[other] for name, other in entry.same.items()}

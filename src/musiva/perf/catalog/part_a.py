@@ -1,87 +1,10 @@
-"""The classes of the oldest of the transformer files of diffusers, and Allegro."""
+"""The classes of the oldest transformer files of diffusers, and from Allegro to ChronoEdit."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from musiva.compiler.arguments import Sizes, classes, given, mask, places, time, values
 from musiva.perf.catalog.base import Entry, Excluded
 
 __all__ = ["ENTRIES", "EXCLUDED"]
-
-
-def _angles(positions: Tensor, dim: int, stretch: float = 1.0) -> Tensor:
-    return torch.outer(positions, 1.0 / 10000.0 ** (torch.arange(0, dim, 2) / dim) / stretch)
-
-
-def _turns(angles: Tensor) -> tuple[Tensor, Tensor]:
-    doubled = angles.repeat_interleave(2, dim=-1)
-    return doubled.cos(), doubled.sin()
-
-
-def _ticks(begin: int, end: int, count: int) -> Tensor:
-    return torch.linspace(begin, end * (count - 1) / count, count)
-
-
-def _fitted(sizes: Sizes, base_rows: int, base_columns: int) -> tuple[Tensor, Tensor]:
-    """Where rows and columns lie when the picture is scaled into the base one, and centred."""
-    rows, columns = sizes["rows"], sizes["columns"]
-    if rows * base_columns > columns * base_rows:
-        height, width = base_rows, round(base_rows / rows * columns)
-    else:
-        height, width = round(base_columns / columns * rows), base_columns
-    top, left = round((base_rows - height) / 2), round((base_columns - width) / 2)
-    return _ticks(top, top + height, rows), _ticks(left, left + width, columns)
-
-
-def _clip_turns(sizes: Sizes, base_rows: int, base_columns: int) -> tuple[Tensor, Tensor]:
-    """CogVideoX's, of heads of 16 channels: 4 for the frame, 6 for the row, 6 for the column."""
-    rows, columns = _fitted(sizes, base_rows, base_columns)
-    frames = torch.arange(sizes["frames"], dtype=torch.float32)
-    axes = (
-        _angles(frames, 4)[:, None, None, :],
-        _angles(rows, 6)[None, :, None, :],
-        _angles(columns, 6)[None, None, :, :],
-    )
-    extents = (sizes["frames"], sizes["rows"], sizes["columns"], -1)
-    return _turns(torch.cat([axis.expand(*extents) for axis in axes], dim=-1).flatten(0, 2))
-
-
-def _hunyuan_turns(sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """Of heads of 12 channels: 6 for the column, then 6 for the row, of a base of 32 by 32."""
-    rows, columns = _fitted(sizes, 32, 32)
-    across = _angles(columns, 6)[None, :, :].expand(sizes["rows"], -1, -1)
-    down = _angles(rows, 6)[:, None, :].expand(-1, sizes["columns"], -1)
-    return _turns(torch.cat([across, down], dim=-1).flatten(0, 1))
-
-
-def _hunyuan_meta(sizes: Sizes) -> Tensor:
-    """Original size, target size, the crop's corner; in pixels."""
-    return torch.tensor([1024, 1024, 16 * sizes["rows"], 16 * sizes["columns"], 0, 0]).float()
-
-
-def _lumina_table(sizes: Sizes) -> Tensor:
-    """The pipeline's whole table, of which the class cuts what it needs; heads of 8 channels."""
-    count, quarter = 384, 2
-    stretch = (sizes["rows"] * sizes["columns"]) ** 0.5 / 64
-    angles = _angles(torch.arange(count, dtype=torch.float32), 2 * quarter, stretch)
-    turns = torch.polar(torch.ones_like(angles), angles)
-    down = turns[:, None, :, None].expand(count, count, quarter, 1)
-    across = turns[None, :, :, None].expand(count, count, quarter, 1)
-    return torch.cat([down, across], dim=-1).flatten(2)
-
-
-def _allegro_turns(sizes: Sizes) -> tuple[tuple[tuple[Tensor, Tensor], ...], tuple[Tensor, ...]]:
-    """Tables of frames, rows and columns, of 6 channels each, and which entries a token takes."""
-    extents = (sizes["frames"], sizes["rows"], sizes["columns"])
-    tables: list[tuple[Tensor, Tensor]] = []
-    for extent, scale in zip(extents, (2.2, 2.0, 2.0), strict=True):
-        angles = _angles(torch.arange(extent, dtype=torch.float32) / scale, 6).repeat(1, 2)
-        tables.append((angles.cos(), angles.sin()))
-    axes = torch.meshgrid(*(torch.arange(extent) for extent in extents), indexing="ij")
-    return tuple(tables), tuple(axis.reshape(1, -1) for axis in axes)
-
 
 ENTRIES: tuple[Entry, ...] = (
     Entry(
@@ -99,11 +22,6 @@ ENTRIES: tuple[Entry, ...] = (
             "out_channels": 13,
             "pos_embed_max_size": 1024,
         },
-        arguments={
-            "hidden_states": values(11, "2*rows", "2*columns"),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(high=1.0),
-        },
     ),
     Entry(
         name="CogVideoXTransformer3DModel",
@@ -119,12 +37,6 @@ ENTRIES: tuple[Entry, ...] = (
             "sample_height": 12,
             "sample_frames": 9,
             "use_rotary_positional_embeddings": True,
-        },
-        arguments={
-            "hidden_states": values("frames", 11, "2*rows", "2*columns"),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(),
-            "image_rotary_emb": given(lambda sizes: _clip_turns(sizes, 6, 9)),
         },
     ),
     Entry(
@@ -155,15 +67,6 @@ ENTRIES: tuple[Entry, ...] = (
             "LFE_output_dim": 32,
             "LFE_num_scale": 2,
         },
-        arguments={
-            "hidden_states": values("frames", 26, "2*rows", "2*columns"),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(),
-            "image_rotary_emb": given(lambda sizes: _clip_turns(sizes, 6, 9)),
-            "id_cond": values(19),
-            # A list of the two scales in the pipeline, each with the samples' axis first.
-            "id_vit_hidden": values(2, 1, 17, 14, batch="none"),
-        },
     ),
     Entry(
         name="DiTTransformer2DModel",
@@ -176,13 +79,6 @@ ENTRIES: tuple[Entry, ...] = (
             "sample_size": 16,
             "num_embeds_ada_norm": 31,
         },
-        arguments={
-            # Square only: it takes the root of the number of tokens.
-            "hidden_states": values(11, "2*rows", "2*columns"),
-            "timestep": time(),
-            "class_labels": classes(31),
-        },
-        same={"columns": "rows"},
     ),
     Entry(
         name="HunyuanDiT2DModel",
@@ -202,18 +98,6 @@ ENTRIES: tuple[Entry, ...] = (
             "text_len": 7,
             "text_len_t5": 9,
         },
-        arguments={
-            "hidden_states": values(11, "2*rows", "2*columns"),
-            "timestep": time(),
-            "encoder_hidden_states": values("words", 22),
-            "text_embedding_mask": mask("words"),
-            "encoder_hidden_states_t5": values("words_2", 40),
-            "text_embedding_mask_t5": mask("words_2"),
-            "image_meta_size": places(_hunyuan_meta, batch="axis"),
-            "style": places(lambda _: torch.tensor(0), batch="axis"),
-            "image_rotary_emb": given(_hunyuan_turns),
-        },
-        fixed={"words": 7, "words_2": 9},
     ),
     Entry(
         name="LatteTransformer3DModel",
@@ -235,12 +119,6 @@ ENTRIES: tuple[Entry, ...] = (
             "caption_channels": 22,
             "video_length": 3,
         },
-        arguments={
-            "hidden_states": values(11, "frames", "2*rows", "2*columns"),
-            "timestep": time(),
-            "encoder_hidden_states": values("words", 22),
-        },
-        fixed={"frames": 3},
     ),
     Entry(
         name="LuminaNextDiT2DModel",
@@ -254,14 +132,6 @@ ENTRIES: tuple[Entry, ...] = (
             "multiple_of": 2,
             "cross_attention_dim": 22,
         },
-        arguments={
-            "hidden_states": values(11, "2*rows", "2*columns"),
-            "timestep": time(high=1.0),
-            "encoder_hidden_states": values("words", 22),
-            "encoder_mask": mask("words"),
-            "image_rotary_emb": places(_lumina_table),
-            "cross_attention_kwargs": given(lambda _: {"base_sequence_length": 4096}),
-        },
     ),
     Entry(
         name="PixArtTransformer2DModel",
@@ -274,12 +144,6 @@ ENTRIES: tuple[Entry, ...] = (
             "cross_attention_dim": 28,
             "sample_size": 16,
             "caption_channels": 22,
-        },
-        arguments={
-            "hidden_states": values(11, "2*rows", "2*columns"),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(),
-            "encoder_attention_mask": mask("words"),
         },
     ),
     Entry(
@@ -296,12 +160,6 @@ ENTRIES: tuple[Entry, ...] = (
             "caption_channels": 22,
             "sample_size": 16,
             "qk_norm": "rms_norm_across_heads",
-        },
-        arguments={
-            "hidden_states": values(11, "rows", "columns"),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(),
-            "encoder_attention_mask": mask("words"),
         },
     ),
     Entry(
@@ -324,12 +182,6 @@ ENTRIES: tuple[Entry, ...] = (
             "norm_eps": 1e-6,
             "caption_channels": 22,
         },
-        arguments={
-            "hidden_states": values(11, "2*rows", "2*columns"),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(),
-            "encoder_attention_mask": mask("words"),
-        },
     ),
     Entry(
         name="AllegroTransformer3DModel",
@@ -345,12 +197,109 @@ ENTRIES: tuple[Entry, ...] = (
             "sample_frames": 3,
             "caption_channels": 22,
         },
-        arguments={
-            "hidden_states": values(11, "frames", "2*rows", "2*columns"),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(),
-            "encoder_attention_mask": mask("words"),
-            "image_rotary_emb": given(_allegro_turns),
+    ),
+    Entry(
+        name="AnyFlowTransformer3DModel",
+        config={
+            "num_attention_heads": 2,
+            "attention_head_dim": 14,
+            "in_channels": 11,
+            "out_channels": 13,
+            "text_dim": 22,
+            "freq_dim": 38,
+            "ffn_dim": 46,
+            "num_layers": 2,
+        },
+    ),
+    Entry(
+        # Without a cache: the first frame is the context, in larger patches, and is not predicted.
+        name="AnyFlowFARTransformer3DModel",
+        config={
+            "full_chunk_limit": 1,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "in_channels": 11,
+            "out_channels": 13,
+            "text_dim": 22,
+            "freq_dim": 38,
+            "ffn_dim": 46,
+            "num_layers": 2,
+        },
+    ),
+    Entry(
+        name="BriaTransformer2DModel",
+        config={
+            "in_channels": 44,
+            "num_layers": 1,
+            "num_single_layers": 2,
+            "attention_head_dim": 14,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 22,
+            "axes_dims_rope": [2, 6, 6],
+        },
+    ),
+    Entry(
+        name="BriaFiboTransformer2DModel",
+        config={
+            "in_channels": 44,
+            "num_layers": 1,
+            "num_single_layers": 2,
+            "attention_head_dim": 14,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 38,
+            "text_encoder_dim": 19,
+            "axes_dims_rope": [2, 6, 6],
+        },
+    ),
+    Entry(
+        name="BriaFibo2Transformer2DModel",
+        config={
+            "in_channels": 11,
+            "patch_size": 2,
+            "dim": 28,
+            "n_layers": 2,
+            "n_refiner_layers": 1,
+            "n_heads": 2,
+            "cap_feat_dim": 22,
+            "injection_layer_ids": (1,),
+            "perceiver_num_layers": 1,
+            "min_num_gist_tokens": 4,
+            "max_num_gist_tokens": 12,
+            "gist_step": 2,
+            "gist_min_text_len": 4,
+            "gist_max_text_len": 16,
+            "axes_dims": (2, 6, 6),
+            "axes_lens": (64, 512, 512),
+        },
+    ),
+    Entry(
+        name="ChromaTransformer2DModel",
+        config={
+            "in_channels": 44,
+            "num_layers": 1,
+            "num_single_layers": 2,
+            "attention_head_dim": 14,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 22,
+            "axes_dims_rope": (2, 6, 6),
+            "approximator_num_channels": 16,
+            "approximator_hidden_dim": 38,
+            "approximator_layers": 2,
+        },
+    ),
+    Entry(
+        name="ChronoEditTransformer3DModel",
+        config={
+            "num_attention_heads": 2,
+            "attention_head_dim": 14,
+            "in_channels": 26,
+            "out_channels": 11,
+            "text_dim": 22,
+            "freq_dim": 38,
+            "ffn_dim": 46,
+            "num_layers": 2,
+            "image_dim": 34,
+            "added_kv_proj_dim": 28,
         },
     ),
 )

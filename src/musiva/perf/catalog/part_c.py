@@ -1,93 +1,10 @@
-"""Diffusers' transformer classes, from LTX to Qwen-Image 2.1."""
+"""Diffusers' transformer classes, from LTX-Video to Z-Image."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from musiva.compiler.arguments import Argument, Sizes, given, mask, places, time, values
 from musiva.perf.catalog.base import Entry, Excluded
 
-__all__ = ["ENTRIES", "EXCLUDED", "clip_bounds"]
-
-
-def clip_bounds(s: Sizes) -> Tensor:
-    """Where the tokens of LTX 2 begin and end, in seconds and pixels: a token is 8 frames of 24 a
-    second (the first ones a single frame) and 32 x 32 pixels.
-    """
-    axes = (torch.arange(s[name]).float() for name in ("frames", "rows", "columns"))
-    starts = torch.cartesian_prod(*axes).T
-    bounds = torch.stack([starts, starts + 1], dim=-1) * torch.tensor([8.0, 32, 32])[:, None, None]
-    seconds = (bounds[:1] - 7).clamp(min=0) / 24
-    return torch.cat([seconds, bounds[1:]])
-
-
-def _sound_bounds(s: Sizes) -> Tensor:
-    edges = (4 * torch.arange(7 * s["frames"] + 1).float() - 3).clamp(min=0) / 100
-    return torch.stack([edges[:-1], edges[1:]], dim=-1)[None]
-
-
-def _grid(s: Sizes) -> Tensor:
-    return torch.cartesian_prod(torch.arange(s["rows"]), torch.arange(s["columns"])).float()
-
-
-def _h3_lengths(s: Sizes) -> tuple[int, int, int]:
-    """How many tokens text, sound (two channels) and clip have, which are in this order."""
-    return s["words"], 10 * s["frames"], s["frames"] * s["rows"] * s["columns"]
-
-
-def _h3_index(part: int) -> Argument:
-    def make(s: Sizes) -> Tensor:
-        lengths = _h3_lengths(s)
-        start = sum(lengths[:part])
-        return torch.arange(start, start + lengths[part])
-
-    return places(make)
-
-
-def _h3_tags(s: Sizes) -> Tensor:
-    return torch.repeat_interleave(torch.tensor([1, 2, 0]), torch.tensor(_h3_lengths(s)))
-
-
-def _h3_places(s: Sizes) -> Tensor:
-    words, sounds, _ = _h3_lengths(s)
-    text = torch.arange(words).float()[:, None] * torch.tensor([1.0, 0, 0])
-    side = (s["rows"] * s["columns"]) ** 0.5
-    down, across = (
-        32 * (0.5 + (torch.arange(s[name]) - s[name] / 2) / side) for name in ("rows", "columns")
-    )
-    ticks = (words + torch.arange(sounds // 2).float()).repeat(2)
-    ears = across[[0, -1]].repeat_interleave(sounds // 2)
-    sound = torch.stack([ticks, torch.zeros(sounds), ears], dim=1)
-    # The first latent frame of five is of one frame, the others are of four.
-    spans = torch.tensor([(4.0 if frame % 5 else 1.0) * 5 / 3 for frame in range(s["frames"])])
-    clip = torch.cartesian_prod(words + spans.cumsum(0) - spans, down, across)
-    return torch.cat([text, sound, clip])
-
-
-def _omnigen_length(s: Sizes) -> int:
-    """Words, a token of the timestep, and the image."""
-    return s["words"] + 1 + s["rows"] * s["columns"]
-
-
-def _omnigen_mask(s: Sizes) -> Tensor:
-    before = s["words"] + 1
-    allowed = torch.ones(_omnigen_length(s), _omnigen_length(s))
-    return torch.cat([allowed[:before].tril(), allowed[before:]])
-
-
-def _ovis_text(s: Sizes) -> Tensor:
-    return torch.arange(s["words"]).float()[:, None] * torch.tensor([0.0, 1, 1])
-
-
-def _ovis_image(s: Sizes) -> Tensor:
-    return torch.nn.functional.pad(_grid(s), (1, 0))
-
-
-def _qwen21_slots(s: Sizes) -> Tensor:
-    """The words, then one slot for each 2 x 2 tokens of the image."""
-    return torch.arange(s["words"] + s["rows"] * s["columns"] // 4) >= s["words"]
-
+__all__ = ["ENTRIES", "EXCLUDED"]
 
 ENTRIES: tuple[Entry, ...] = (
     Entry(
@@ -100,16 +17,6 @@ ENTRIES: tuple[Entry, ...] = (
             "cross_attention_dim": 32,
             "num_layers": 2,
             "caption_channels": 22,
-        },
-        arguments={
-            "hidden_states": values("frames*rows*columns", 11),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(),
-            "encoder_attention_mask": mask("words"),
-            "num_frames": given(lambda s: s["frames"]),
-            "height": given(lambda s: s["rows"]),
-            "width": given(lambda s: s["columns"]),
-            "rope_interpolation_scale": given(lambda _: (8 / 25, 32, 32)),
         },
     ),
     Entry(
@@ -133,18 +40,6 @@ ENTRIES: tuple[Entry, ...] = (
             "caption_channels": 22,
             "rope_type": "split",
         },
-        arguments={
-            "hidden_states": values("frames*rows*columns", 11),
-            "audio_hidden_states": values("7*frames", 13),
-            "encoder_hidden_states": values("words", 22),
-            "audio_encoder_hidden_states": values("words", 22),
-            "timestep": time(),
-            "sigma": time(),
-            "encoder_attention_mask": mask("words"),
-            "audio_encoder_attention_mask": mask("words"),
-            "video_coords": places(clip_bounds, batch="axis"),
-            "audio_coords": places(_sound_bounds, batch="axis"),
-        },
     ),
     Entry(
         name="Lumina2Transformer2DModel",
@@ -159,12 +54,6 @@ ENTRIES: tuple[Entry, ...] = (
             "multiple_of": 20,
             "axes_dim_rope": (4, 6, 6),
             "cap_feat_dim": 22,
-        },
-        arguments={
-            "hidden_states": values(11, "2*rows", "2*columns"),
-            "timestep": time(high=1.0),
-            "encoder_hidden_states": values("words", 22),
-            "encoder_attention_mask": mask("words"),
         },
     ),
     Entry(
@@ -184,18 +73,6 @@ ENTRIES: tuple[Entry, ...] = (
             "time_embed_dim": 28,
             "rope_freq_dim": 2,
         },
-        arguments={
-            "hidden_states": values("frames*rows*columns", 44),
-            "audio_hidden_states": values("10*frames", 13),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(high=1.0),
-            "timestep_indices": places(lambda s: torch.zeros(sum(_h3_lengths(s))).long()),
-            "token_tags": places(_h3_tags),
-            "position_ids": places(_h3_places),
-            "video_indices": _h3_index(2),
-            "audio_indices": _h3_index(1),
-            "text_indices": _h3_index(0),
-        },
     ),
     Entry(
         name="MochiTransformer3DModel",
@@ -208,12 +85,6 @@ ENTRIES: tuple[Entry, ...] = (
             # Its pooling of text has 8 heads, always.
             "text_embed_dim": 40,
             "time_embed_dim": 20,
-        },
-        arguments={
-            "hidden_states": values(11, "frames", "2*rows", "2*columns"),
-            "encoder_hidden_states": values("words", 40),
-            "timestep": time(),
-            "encoder_attention_mask": mask("words"),
         },
     ),
     Entry(
@@ -230,12 +101,6 @@ ENTRIES: tuple[Entry, ...] = (
             "rope_axes_dim": (4, 6, 6),
             "enable_text_cross_attention_dual": True,
             "enable_text_cross_attention_single": True,
-        },
-        arguments={
-            "hidden_states": values(23, "frames", "2*rows", "2*columns"),
-            "timestep": time(),
-            "encoder_hidden_states": values("words", 22),
-            "encoder_attention_mask": mask("words"),
         },
     ),
     Entry(
@@ -256,13 +121,6 @@ ENTRIES: tuple[Entry, ...] = (
             "moe_intermediate_dim": 20,
             "capacity_factors": 2.0,
         },
-        arguments={
-            "hidden_states": values("rows*columns", 44),
-            "img_shapes": given(lambda s: [(1, s["rows"], s["columns"])]),
-            "encoder_hidden_states": values("words", 22),
-            "encoder_hidden_states_mask": mask("words"),
-            "timestep": time(high=1.0),
-        },
     ),
     Entry(
         name="OmniGenTransformer2DModel",
@@ -282,15 +140,6 @@ ENTRIES: tuple[Entry, ...] = (
             "pos_embed_max_size": 96,
             "time_step_dim": 20,
         },
-        arguments={
-            "hidden_states": values(11, "2*rows", "2*columns"),
-            "timestep": time(high=1.0),
-            "input_ids": Argument(kind="classes", dims=("words",), high=61),
-            "input_img_latents": given(lambda _: []),
-            "input_image_sizes": given(lambda _: {}),
-            "attention_mask": places(_omnigen_mask, batch="axis"),
-            "position_ids": places(lambda s: torch.arange(_omnigen_length(s)), batch="axis"),
-        },
     ),
     Entry(
         name="OvisImageTransformer2DModel",
@@ -304,13 +153,6 @@ ENTRIES: tuple[Entry, ...] = (
             "joint_attention_dim": 22,
             "axes_dims_rope": (4, 6, 6),
         },
-        arguments={
-            "hidden_states": values("rows*columns", 44),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(high=1.0),
-            "img_ids": places(_ovis_image),
-            "txt_ids": places(_ovis_text),
-        },
     ),
     Entry(
         name="PRXTransformer2DModel",
@@ -321,12 +163,6 @@ ENTRIES: tuple[Entry, ...] = (
             "num_heads": 2,
             "depth": 2,
             "axes_dim": [8, 8],
-        },
-        arguments={
-            "hidden_states": values(11, "2*rows", "2*columns"),
-            "timestep": time(high=1.0),
-            "encoder_hidden_states": values("words", 22),
-            "attention_mask": mask("words"),
         },
     ),
     Entry(
@@ -339,13 +175,6 @@ ENTRIES: tuple[Entry, ...] = (
             "num_attention_heads": 2,
             "joint_attention_dim": 22,
             "axes_dims_rope": (4, 6, 6),
-        },
-        arguments={
-            "hidden_states": values("rows*columns", 44),
-            "encoder_hidden_states": values("words", 22),
-            "encoder_hidden_states_mask": mask("words"),
-            "timestep": time(high=1.0),
-            "img_shapes": given(lambda s: [[(1, s["rows"], s["columns"])]]),
         },
     ),
     # Its output has the words too, before the image.
@@ -360,18 +189,157 @@ ENTRIES: tuple[Entry, ...] = (
             "context_in_dim": 22,
             "axes_dims_rope": (4, 6, 6),
         },
-        arguments={
-            "hidden_states": values("rows*columns", 11),
-            "encoder_hidden_states": values("words", 22),
-            "timestep": time(high=1.0),
-            "img_shapes": given(lambda s: [[(1, s["rows"], s["columns"])]]),
-            "img_mask": places(_qwen21_slots, batch="axis"),
-            "encoder_hidden_states_mask": mask("words"),
+    ),
+    Entry(
+        name="SanaVideoTransformer3DModel",
+        config={
+            "in_channels": 11,
+            "out_channels": 11,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "num_layers": 2,
+            "num_cross_attention_heads": 2,
+            "cross_attention_head_dim": 16,
+            "cross_attention_dim": 32,
+            "caption_channels": 22,
         },
-        multiples={"rows": 2, "columns": 2},
+    ),
+    Entry(
+        name="SanaWMTransformer3DModel",
+        config={
+            "in_channels": 11,
+            "num_layers": 2,
+            "hidden_size": 32,
+            "num_attention_heads": 2,
+            "softmax_every_n": 2,
+            "linear_head_dim": 16,
+            "chunk_plucker_channels": 13,
+            "caption_channels": 22,
+        },
+    ),
+    Entry(
+        name="SanaWMLTX2RefinerTransformer3DModel",
+        config={
+            "in_channels": 11,
+            "out_channels": 11,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "cross_attention_dim": 32,
+            "audio_in_channels": 13,
+            "audio_out_channels": 13,
+            "audio_num_attention_heads": 2,
+            "audio_attention_head_dim": 8,
+            "audio_cross_attention_dim": 16,
+            "num_layers": 2,
+            "caption_channels": 22,
+        },
+    ),
+    Entry(
+        name="SD3Transformer2DModel",
+        config={
+            "sample_size": 16,
+            "in_channels": 11,
+            "num_layers": 3,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 22,
+            "caption_projection_dim": 32,
+            "pooled_projection_dim": 26,
+            "out_channels": 11,
+            "dual_attention_layers": (0,),
+            "qk_norm": "rms_norm",
+        },
+    ),
+    Entry(
+        name="SkyReelsV2Transformer3DModel",
+        config={
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "in_channels": 11,
+            "out_channels": 11,
+            "text_dim": 22,
+            "freq_dim": 20,
+            "ffn_dim": 52,
+            "num_layers": 2,
+        },
+    ),
+    Entry(
+        name="WanTransformer3DModel",
+        config={
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "in_channels": 11,
+            "out_channels": 11,
+            "text_dim": 22,
+            "freq_dim": 20,
+            "ffn_dim": 52,
+            "num_layers": 2,
+        },
+    ),
+    # 512 words are taken from the end of text and image together, whatever there is.
+    Entry(
+        name="WanAnimateTransformer3DModel",
+        config={
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "in_channels": 26,
+            "latent_channels": 11,
+            "out_channels": 11,
+            "text_dim": 22,
+            "freq_dim": 20,
+            "ffn_dim": 52,
+            "num_layers": 2,
+            "image_dim": 18,
+            "added_kv_proj_dim": 32,
+            "motion_encoder_channel_sizes": {"4": 14, "8": 12},
+            "motion_encoder_size": 8,
+            "motion_style_dim": 17,
+            "motion_dim": 19,
+            "motion_encoder_dim": 34,
+            "face_encoder_hidden_dim": 15,
+            "face_encoder_num_heads": 2,
+            "inject_face_latents_blocks": 2,
+        },
+    ),
+    Entry(
+        name="WanVACETransformer3DModel",
+        config={
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "in_channels": 11,
+            "out_channels": 11,
+            "text_dim": 22,
+            "freq_dim": 20,
+            "ffn_dim": 52,
+            "num_layers": 3,
+            "vace_layers": [0, 2],
+            "vace_in_channels": 13,
+        },
+    ),
+    Entry(
+        name="ZImageTransformer2DModel",
+        config={
+            "in_channels": 11,
+            "dim": 32,
+            "n_layers": 2,
+            "n_refiner_layers": 1,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "cap_feat_dim": 22,
+            "axes_dims": [4, 6, 6],
+            "axes_lens": [512, 128, 128],
+        },
     ),
 )
 
 EXCLUDED: tuple[Excluded, ...] = (
     Excluded("MiniMaxMusic3Transformer1DModel", "It predicts music."),
+    Excluded("RFD4ProteinaTransformer", "It predicts proteins."),
+    Excluded("StableAudio3DiTModel", "It predicts sound."),
+    Excluded("TransformerTemporalModel", "It is a layer of U-Nets, not a model by itself."),
+    Excluded(
+        "WanAnimate2Transformer3DModel",
+        "It predicts only against keys and values that an earlier pass of it has left, by a "
+        "compiled flex attention.",
+    ),
 )

@@ -1,0 +1,127 @@
+"""A captured class as a plain function of samples, in the class's own layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from musiva.core.errors import InvalidInput
+from musiva.core.pack import Pack, Rows
+from musiva.engine.runner import PlainRun, forward
+from musiva.models import Inputs
+from musiva.models.captured import CapturedDenoiser, Sample, Signature, read
+from musiva.ops.linear import Linears, choose_kernel
+
+__all__ = ["CapturedPredictor"]
+
+
+class CapturedPredictor:
+    """A captured denoiser with the plain run and this machine's kernels."""
+
+    def __init__(self, denoiser: CapturedDenoiser, signature: Signature) -> None:
+        self.denoiser, self.signature = denoiser, signature
+        weight = next(denoiser.parameters())
+        self.dtype, self.device = weight.dtype, weight.device
+        kernel = choose_kernel(self.dtype) if self.device.type == "cpu" else "plain"
+        self.run = PlainRun(Linears(kernel))
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        latents: Sequence[Tensor],
+        timesteps: Sequence[float | Tensor],
+        conditions: Sequence[Mapping[str, object]],
+    ) -> list[Tensor]:
+        """One dense evaluation of samples of any mix of sizes, as one pack.
+
+        latents: in the layout of the class, without the axis of a batch. timesteps: a number each,
+        or one per frame or token where the class takes that. conditions: all other arguments by
+        their names in diffusers, unbatched; what the pipeline makes of sizes alone (positions,
+        shapes) may be left out, or is checked; a mask says which words are there. Returns the
+        outputs of the class. Raises InvalidInput.
+        """
+        if not len(latents) == len(timesteps) == len(conditions):
+            counts = (len(latents), len(timesteps), len(conditions))
+            raise InvalidInput(
+                "latents, timesteps, conditions", counts, "three lists of equal length"
+            )
+        if not latents:
+            return []
+        samples = [
+            self._sample(i, *one)
+            for i, one in enumerate(zip(latents, timesteps, conditions, strict=True))
+        ]
+        denoiser = self.denoiser
+        pack = self._pack(samples)
+        prediction_TC = forward(denoiser, self._inputs(samples, pack), pack, self.run)
+        return denoiser.unlaid(prediction_TC, pack)
+
+    def _sample(
+        self, i: int, latent: Tensor, time: float | Tensor, condition: Mapping[str, object]
+    ) -> Sample:
+        denoiser, field = self.denoiser, f"conditions[{i}]"
+        given = _flat(condition)
+        own = {denoiser.latent: latent}
+        if denoiser.time is not None:
+            own[denoiser.time] = time if isinstance(time, Tensor) else torch.tensor(float(time))
+        doubled = sorted(set(own) & set(given))
+        if doubled:
+            raise InvalidInput(field, doubled, "arguments that are given by themselves")
+        return read(self.signature, {**self._unmasked(given, field), **own}, field)
+
+    def _unmasked(self, given: Mapping[str, object], field: str) -> dict[str, object]:
+        """Without the words that a mask leaves out."""
+        arguments, found = self.signature.arguments, dict(given)
+        for name, argument in arguments.items():
+            mask = found.pop(name, None) if argument.kind == "mask" else None
+            if not isinstance(mask, Tensor):
+                continue
+            if mask.ndim != 1 or not bool(mask.any()):
+                allowed = "a number for each word, 1 for those to keep, not all 0"
+                raise InvalidInput(f"{field}[{name!r}]", mask.tolist(), allowed)
+            (words,) = argument.dims
+            for other, one in arguments.items():
+                value = found.get(other)
+                if words not in one.dims or not isinstance(value, Tensor):
+                    continue
+                dim = one.dims.index(words)
+                if value.ndim <= dim or value.shape[dim] != mask.shape[0]:
+                    allowed = f"a number for each word of {other}, {tuple(value.shape)}"
+                    raise InvalidInput(f"{field}[{name!r}]", tuple(mask.shape), allowed)
+                kept = mask.bool().nonzero().flatten().to(value.device)
+                found[other] = value.index_select(dim, kept)
+        return found
+
+    def _pack(self, samples: Sequence[Sample]) -> Pack:
+        pack = self.denoiser.captured.pack([one.sizes for one in samples], self.device)
+        # Words are nobody's prompt, and known to be the same in all of one evaluation.
+        keyed = {
+            name: rows if name == "image" else _keyed(rows) for name, rows in pack.streams.items()
+        }
+        return Pack(keyed)
+
+    def _inputs(self, samples: Sequence[Sample], pack: Pack) -> Inputs:
+        denoiser = self.denoiser
+        laid = denoiser.captured.lay(
+            [{name: x.to(self.device) for name, x in one.values.items()} for one in samples],
+            denoiser.frame(pack),
+        )
+        return denoiser.inputs(laid)
+
+
+def _keyed(rows: Rows) -> Rows:
+    grids = [segment.grid for segment in rows.segments]
+    return Rows.build(grids, [object() for _ in grids], rows.device)
+
+
+def _flat(condition: Mapping[str, object]) -> dict[str, object]:
+    """Entries of a mapping by a name with a dot."""
+    found: dict[str, object] = {}
+    for name, value in condition.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": one for inner, one in value.items()}
+        else:
+            found[name] = value
+    return found

@@ -1,0 +1,80 @@
+"""A captured program against its class: a pack of samples, and the class on each of them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from musiva.compiler import Captured, Sizes
+from musiva.compiler.arguments import call_arguments
+from musiva.compiler.captured import tensor_of
+from musiva.compiler.export import dtype_of
+from musiva.core.run import Run
+from musiva.models.captured.known.base import Signature
+
+__all__ = ["call_of", "expected_of", "found_of", "largest_error", "relative_error"]
+
+Call = Mapping[str, object]
+Guard = Callable[[nn.Module], AbstractContextManager[None]]
+
+
+def call_of(
+    signature: Signature, sizes: Sizes, seed: int, dtype: torch.dtype = torch.float32
+) -> dict[str, object]:
+    """Arguments of a random sample."""
+    generator = torch.Generator().manual_seed(seed)
+    return call_arguments(signature.arguments, sizes, generator, dtype)
+
+
+def expected_of(module: nn.Module, call: Call) -> list[Tensor]:
+    """What the class returns."""
+    found = module(**call, return_dict=False)
+    return [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
+
+
+def found_of(
+    captured: Captured,
+    several: Sequence[Sizes],
+    calls: Sequence[Call],
+    run: Run,
+    guard: Guard = lambda _: nullcontext(),
+) -> list[list[Tensor]]:
+    """Outputs of one pack: by output, then by sample. guard: around the program, once all that
+    depends on sizes is known.
+    """
+    at = captured.frame(captured.pack(several), several)
+    samples = [{n: tensor_of(call, n) for n in captured.program.inputs} for call in calls]
+    for sizes in several:
+        captured.places(sizes)
+    with guard(captured.module):
+        return captured.run(captured.lay(samples, at), at, run)
+
+
+def largest_error(
+    captured: Captured,
+    signature: Signature,
+    several: Sequence[Sizes],
+    run: Run,
+    guard: Guard = lambda _: nullcontext(),
+) -> float:
+    """Of a pack of random samples of these sizes."""
+    dtype = dtype_of(captured.module)
+    calls = [call_of(signature, sizes, i, dtype) for i, sizes in enumerate(several)]
+    expected = [expected_of(captured.module, call) for call in calls]
+    found = found_of(captured, several, calls, run, guard)
+    return max(
+        relative_error(mine[i], theirs)
+        for i in range(len(several))
+        for mine, theirs in zip(found, expected[i], strict=True)
+    )
+
+
+def relative_error(mine: Tensor, theirs: Tensor) -> float:
+    """The largest one over the largest number, or over 1."""
+    mine, theirs = mine.float(), theirs.float()
+    error = (mine.reshape(theirs.shape) - theirs).abs().max()
+    return float(error / theirs.abs().max().clamp(min=1.0))

@@ -1,0 +1,45 @@
+"""What a prompt is to a denoiser. L rows, D width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+__all__ = ["Prompts", "Words"]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """rows_LD: of the text stream. tables: what is one for the whole prompt, by the name that
+    `musiva.models.Inputs.extra` has for it.
+    """
+
+    rows_LD: Tensor
+    tables: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Prompts(Protocol):
+    """The text side of a pipeline."""
+
+    @property
+    def width(self) -> int:
+        """D of the rows."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its weights."""
+        ...
+
+    def tokenize(self, prompt: str) -> list[int]:
+        """The ids of a prompt; host only and cheap, to check it before it is queued. Raises
+        InvalidInput for one that is too long or not Unicode text.
+        """
+        ...
+
+    def words(self, prompts: Sequence[str]) -> list[Words]:
+        """What prompts are to the denoiser. Raises InvalidInput as `tokenize` does."""
+        ...

@@ -1,0 +1,140 @@
+"""Captured classes as denoisers: in mixed packs, with rows taken, and through `load_denoiser`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.trials import BY_NAME, trial_of
+
+import musiva
+from musiva.core.errors import BadCheckpoint, InvalidInput
+from musiva.engine.predict_captured import CapturedPredictor
+from musiva.models.captured import captured_from, signature_of
+from musiva.perf.captures import NEW, Trial, examine
+from musiva.perf.catalog import build
+
+FAMILIES = (
+    "SD3Transformer2DModel",
+    "FluxTransformer2DModel",
+    "WanTransformer3DModel",
+    "SanaTransformer2DModel",
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_live_class_predicts_in_mixed_packs(name: str) -> None:
+    trial = trial_of(name)
+    module, signature = trial.denoiser.module, trial.signature
+    denoiser = CapturedPredictor(trial.denoiser, signature)
+    latent, time = trial.denoiser.latent, trial.denoiser.time
+    latents, times, conditions, expected = [], [], [], []
+    for i, one in enumerate(NEW[:2]):
+        sizes = signature.sized(one)
+        generator = torch.Generator().manual_seed(i)
+        own = {n: a.example(sizes, generator) for n, a in signature.arguments.items()}
+        call = {n: a.batched(own[n]) for n, a in signature.arguments.items()}
+        with torch.no_grad():
+            expected.append(module(**call, return_dict=False)[0][0])
+        latents.append(own.pop(latent))
+        times.append(own.pop(time))
+        conditions.append(own)
+    found = denoiser.predict(latents, times, conditions)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.shape == theirs.shape
+        assert (mine - theirs).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
+
+
+def test_words_that_a_mask_leaves_out_change_nothing() -> None:
+    trial = trial_of("SanaTransformer2DModel")
+    denoiser = CapturedPredictor(trial.denoiser, trial.signature)
+    latent, words = torch.randn(11, 6, 4), torch.randn(5, 22)
+    padded = torch.cat([words, torch.randn(3, 22)])
+    mask = torch.tensor([1, 1, 1, 1, 1, 0, 0, 0])
+    (short,) = denoiser.predict([latent], [500.0], [{"encoder_hidden_states": words}])
+    (long,) = denoiser.predict(
+        [latent], [500.0], [{"encoder_hidden_states": padded, "encoder_attention_mask": mask}]
+    )
+    assert torch.equal(short, long)
+    with torch.no_grad():
+        (theirs,) = trial.denoiser.module(
+            hidden_states=latent[None],
+            encoder_hidden_states=padded[None],
+            timestep=torch.tensor([500.0]),
+            encoder_attention_mask=mask[None],
+            return_dict=False,
+        )
+    assert (long - theirs[0]).abs().max() < 1e-4
+
+
+def test_a_directory_of_weights_is_the_class(tmp_path: Path) -> None:
+    module = build(BY_NAME["SD3Transformer2DModel"])
+    module.save_pretrained(tmp_path / "transformer")
+    denoiser = musiva.load_denoiser(tmp_path)
+    trial = trial_of("SD3Transformer2DModel")
+    again = CapturedPredictor(trial.denoiser, trial.signature)
+    given = {"encoder_hidden_states": torch.randn(5, 22), "pooled_projections": torch.randn(26)}
+    latent = torch.randn(11, 8, 12)
+    (found,), (same,) = (one.predict([latent], [300.0], [given]) for one in (denoiser, again))
+    assert torch.equal(found, same)
+
+
+def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"_class_name": "Nonsense"}')
+    with pytest.raises(BadCheckpoint, match="Nonsense"):
+        musiva.load_denoiser(tmp_path)
+    module = build(BY_NAME["SD3Transformer2DModel"])
+    module.save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadCheckpoint, match="safetensors"):
+        musiva.load_denoiser(tmp_path)
+    tensors = module.state_dict()
+    tensors.pop("proj_out.weight")
+    save_file(tensors, file)
+    with pytest.raises(BadCheckpoint, match=r"proj_out\.weight is missing"):
+        musiva.load_denoiser(tmp_path)
+
+
+def test_what_a_class_does_not_take_is_named() -> None:
+    trial = trial_of("SD3Transformer2DModel")
+    denoiser = CapturedPredictor(trial.denoiser, trial.signature)
+    given = {"encoder_hidden_states": torch.randn(5, 22), "pooled_projections": torch.randn(26)}
+    with pytest.raises(InvalidInput, match="adapters"):
+        denoiser.predict([torch.randn(11, 8, 8)], [1.0], [{**given, "adapters": torch.ones(1)}])
+    with pytest.raises(InvalidInput, match="hidden_states"):
+        denoiser.predict([torch.randn(10, 8, 8)], [1.0], [given])
+    with pytest.raises(InvalidInput, match="lists of equal length"):
+        denoiser.predict([torch.randn(11, 8, 8)], [1.0], [])
+    assert denoiser.predict([], [], []) == []
+
+
+@pytest.mark.parametrize("name", ["LatteTransformer3DModel"])
+def test_a_class_runs_in_packs_and_tiles(name: str) -> None:
+    outcome = examine(name, lambda: build(BY_NAME[name]))
+    assert not outcome.failed
+    assert outcome.captured
+    assert outcome.packed
+    assert outcome.tiled
+
+
+def test_gradients_are_those_of_the_class() -> None:
+    module = build(BY_NAME["PixArtTransformer2DModel"])
+    module.requires_grad_(True)
+    trial = Trial(captured_from(module), signature_of(module))
+    sizes = trial.signature.sized(NEW[0])
+    call = trial.call(sizes, 0)
+    (expected,) = trial.expected(call)
+    expected.square().sum().backward()
+    theirs = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    (found,) = trial.found([sizes], [call])
+    found[0].square().sum().backward()
+    for name, gradient in theirs.items():
+        mine = module.get_parameter(name).grad
+        assert mine is not None, name
+        error = (mine - gradient).abs().max()
+        assert error < 1e-3 * max(1.0, float(gradient.abs().max())), name
