@@ -37,3 +37,20 @@ def test_nothing_is_made_up() -> None:
     assert fit([46, 91, 51], SIZES) is None
     found = fit([2, 3, 5], SIZES)
     assert found is None or [found.value(s) for s in SIZES] == [2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s: -(-s["rows"] // 2) * -(-s["columns"] // 2),
+        lambda s: 32 * -(-s["rows"] * s["columns"] // 32),
+        lambda s: 8 * -(-s["rows"] // 4) - 2 * s["rows"],
+        lambda s: 8 * (-(-s["rows"] * s["columns"] // 8) + -(-s["words"] // 8)),
+    ],
+)
+def test_what_is_rounded_up_to_patches_and_multiples(function) -> None:
+    found = fit([function(s) for s in SIZES], SIZES)
+    assert found is not None
+    for other in (OTHER, {**OTHER, "rows": 10, "columns": 10}):
+        assert found.value(other) == function(other)
+        assert eval(found.python("s"), {"s": other}) == function(other)

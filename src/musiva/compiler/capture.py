@@ -19,11 +19,12 @@ from musiva.core.errors import CannotCapture
 
 __all__ = ["Analysis", "analyse"]
 
-# Without common factors, so that no extent is another one's by chance.
+# Without common factors, so that no extent is another one's by chance, and with texts on both sides
+# of 32, to multiples of which some are padded.
 SIZES: Sequence[Sizes] = (
     {"frames": 3, "rows": 5, "columns": 7, "words": 11, "words_2": 13},
-    {"frames": 5, "rows": 7, "columns": 11, "words": 13, "words_2": 17},
-    {"frames": 4, "rows": 11, "columns": 3, "words": 17, "words_2": 19},
+    {"frames": 5, "rows": 7, "columns": 11, "words": 37, "words_2": 17},
+    {"frames": 4, "rows": 11, "columns": 3, "words": 17, "words_2": 41},
 )
 
 

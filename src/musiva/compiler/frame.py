@@ -192,7 +192,9 @@ class Frame:
     def whole(self, run: Run, site: str, x: Tensor, streams: Streams, dims: Dims) -> list[Tensor]:
         """The inverse of `lay`; rows that were taken out come from the run."""
         if not streams:
-            return [x[i].reshape(_features(dims)) for i in range(len(self.lengths))]
+            # What no sample brings anything to is there once.
+            each = range(len(self.lengths)) if x.shape[0] > 1 else [0] * len(self.lengths)
+            return [x[i].reshape(_features(dims)) for i in each]
         parts = [
             run.whole(f"{site}.{name}", self.part(x, streams, i, i + 1), self.pack.streams[name])
             for i, name in enumerate(streams)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from musiva.compiler.labels import is_unknown
 from musiva.compiler.program import Args, Operand, Recipe, Streams
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ def several(writer: Writer, operand: Operand) -> str:
     streams = writer.streams[value.name, value.index]
     dims = Recipe.of(operand.layout).dims
     text = f"at.whole(run, {operand.name!r}, {operand.name}, {streams!r}, {dims!r})"
-    return writer.once(("whole", operand.name), text, operand.name, ()) + "[i]"
+    found = writer.once(("whole", operand.name), text, operand.name, ()) + "[i]"
+    if any(map(is_unknown, operand.layout)):
+        found += f".expand(({', '.join(writer.extents(value))},))"
+    return found
 
 
 def first(args: Args) -> Operand:

@@ -33,7 +33,7 @@ INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a tensor of the graph lies on rows: of each dimension its axes, names of token axes and
-    extents of others.
+    extents of others; what is not known only repeats, and is there once.
     """
 
     dims: tuple[tuple[str | int, ...], ...]
@@ -46,6 +46,7 @@ class Recipe:
                     axis.name if axis.token else axis.extent
                     for part in (label.parts if isinstance(label, Joint) else (label,))
                     for axis in part
+                    if axis.token is not None
                 )
                 for label in layout
             )

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from torch.fx import Node
 
 from musiva.compiler.call import Value
-from musiva.compiler.export import Aligned, arguments_of, is_item
+from musiva.compiler.export import Aligned, arguments_of, is_item, shapes_of
 from musiva.compiler.flow import Flow
 from musiva.compiler.labels import Joint, Layout, Unlabelled, features, tokens
 from musiva.compiler.operands import variable
@@ -28,6 +28,7 @@ from musiva.compiler.program import (
     Streams,
     path_of,
 )
+from musiva.compiler.sizes import fit
 from musiva.compiler.ways import WAYS
 
 __all__ = ["Writer", "to_rows"]
@@ -126,7 +127,8 @@ class Writer:
                 text = f"[one[{index}] for one in {source.name}]"
             streams = self.streams[value.name, value.index]
             self.program.features[node.name] = tuple(map(features, value.layout))
-            self._add(node.name, text, "item", (source.name,), streams, path)
+            kind = "dense" if value.dense else "item"
+            self._add(node.name, text, kind, (source.name,), streams, path)
             return
         values = self.flow.values[node.name]
         for value in values if outcome.way != "join" else ():
@@ -215,6 +217,21 @@ class Writer:
             self._add(out, text, str(key[0]), (read,) if read else (), streams, "")
             self._made[key] = out
         return self._made[key]
+
+    def extents(self, value: Value) -> list[str]:
+        """Of each dimension of a tensor of branch i, as expressions. Raises Unlabelled."""
+        graphs, names = self.aligned.graphs, self.aligned.names
+        shapes = []
+        for graph, own in zip(graphs, names, strict=True):
+            (mine,) = (node for node, name in own.items() if name == value.name)
+            shapes.append(shapes_of(graph.nodes[mine])[value.index])
+        found = []
+        for several in zip(*shapes, strict=True):
+            expression = fit(several, self.lengths)
+            if expression is None:
+                raise Unlabelled(f"{value.name}: {list(several)} are nothing of the sizes")
+            found.append(expression.python("at.lengths[i]"))
+        return found
 
     def site(self, path: str) -> str:
         """A name of its own for what a module does there."""

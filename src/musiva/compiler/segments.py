@@ -10,14 +10,14 @@ by rows is done anew in every part, since rows may have been taken between.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from musiva.compiler.program import Op, Program, Streams
 
-__all__ = ["LOOKUPS", "Part", "blocks_of", "divide"]
+__all__ = ["LOOKUPS", "Part", "blocks_of", "divide", "rows_of"]
 
 # Operations of a pack's rows on what is none, cheap enough to be done again.
 LOOKUPS = ("gather", "place")
@@ -79,6 +79,11 @@ def divide(program: Program, blocks: Sequence[str]) -> list[Part]:
     return parts
 
 
+def rows_of(program: Program) -> dict[str, Streams]:
+    """Whose rows a variable has; none of what lies sample by sample."""
+    return {op.out: () if op.kind == "dense" else op.streams for op in program.ops}
+
+
 def _mixes(program: Program, block: str) -> bool:
     inside = [op for op in program.ops if _is_in(op.path, block)]
     return any(op.kind in MIXES for op in inside) and any("image" in op.streams for op in inside)
@@ -128,24 +133,29 @@ def _name(program: Program, parts: Sequence[Part]) -> None:
     others are called.
     """
     streams = {variable: own for variable, own, _ in program.inputs.values()}
-    streams |= {op.out: op.streams for op in program.ops}
+    streams |= rows_of(program)
     main: str | None = program.outputs[0][0]
     for part, before in zip(reversed(parts), reversed(parts[:-1]), strict=False):
         main = _origin(part, main, streams)
-        before.main = main if main in before.kept else None
-        before.keys = _keys(before, streams)
+        before.main = main if main in before.kept and main in program.features else None
+        before.keys = _keys(before, streams, program.features)
         main = before.main
 
 
-def _keys(part: Part, streams: Mapping[str, Streams]) -> dict[str, str]:
+def _keys(part: Part, streams: Mapping[str, Streams], known: Collection[str]) -> dict[str, str]:
+    """known: variables of which it is known what is on a row."""
     keys: dict[str, str] = {}
     taken = set(streams.get(part.main, ())) if part.main else set()
-    last = {streams[name][0]: name for name in part.kept if len(streams.get(name, ())) == 1}
+    last = {
+        streams[name][0]: name
+        for name in part.kept
+        if len(streams.get(name, ())) == 1 and name in known
+    }
     for name in part.kept:
         own = streams.get(name, ())
         if name == part.main:
             keys[name] = "image"
-        elif len(own) == 1 and own[0] not in taken and own[0] != "image" and last[own[0]] == name:
+        elif len(own) == 1 and own[0] not in {*taken, "image"} and last.get(own[0]) == name:
             keys[name] = own[0]
         else:
             keys[name] = f"{own[0]}.{name}" if len(own) == 1 else name

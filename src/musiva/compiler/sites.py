@@ -114,7 +114,8 @@ class _Graph:
 
     def _is_rows(self, name: str) -> bool:
         op = self.by_name.get(name)
-        return bool(self.streams.get(name)) and not (op is not None and op.kind in LOOKUPS)
+        made = op is not None and op.kind in (*LOOKUPS, "lay")
+        return bool(self.streams.get(name)) and not made
 
     def _ungated(self, delta: str) -> str:
         """Without a last product with a table of the sample."""

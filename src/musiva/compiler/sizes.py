@@ -6,6 +6,7 @@ that is (rows * columns + words) at all of them is that, and not 46.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,11 +17,15 @@ __all__ = ["Expression", "fit"]
 Lengths = Mapping[str, int]
 # Smaller than any size that a graph is exported at.
 OFFSETS = range(-4, 5)
+# What sizes are rounded up to multiples of.
+DIVISORS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A sum of products: (factor, names) each; no names for a constant."""
+    """A sum of products: (factor, names) each; no names for a constant. A name "rows//2" is half of
+    the rows, rounded up, "rows;columns//32" the same of a product.
+    """
 
     terms: tuple[tuple[Fraction, tuple[str, ...]], ...]
 
@@ -29,7 +34,7 @@ class Expression:
         total = Fraction(0)
         for factor, names in self.terms:
             for name in names:
-                factor *= lengths[name]
+                factor *= _length(name, lengths)
             total += factor
         if total.denominator != 1:
             raise ValueError(f"{self} is {total} at {dict(lengths)}")
@@ -42,7 +47,7 @@ class Expression:
         """The same in Python, where `of[name]` is the size of that name."""
         shown = []
         for factor, names in self.terms:
-            product = " * ".join([str(factor.numerator), *(f"{of}[{name!r}]" for name in names)])
+            product = " * ".join([str(factor.numerator), *(_python(name, of) for name in names)])
             shown.append(
                 product if factor.denominator == 1 else f"{product} // {factor.denominator}"
             )
@@ -54,7 +59,8 @@ class Expression:
 
 def fit(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None:
     """The simplest expression that has these values at these sizes; None if none is found: a
-    constant, a product of sizes with a factor and an offset, or a sum of two products.
+    constant, a product of sizes with a factor and an offset, a sum of two products, or what
+    comes of rounding up to whole patches or multiples.
     """
     if len(set(numbers)) == 1:
         return Expression(((Fraction(numbers[0]), ()),))
@@ -72,7 +78,63 @@ def fit(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None
             if all(x + y + offset == n for x, y, n in zip(a, b, numbers, strict=True)):
                 constant = ((Fraction(offset), ()),) if offset else ()
                 return Expression(((Fraction(1), one), (Fraction(1), two), *constant))
+    return _rounded(numbers, lengths)
+
+
+def _rounded(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None:
+    """Products of halves, quarters, ... of sizes, or of their product, each rounded up; what is
+    missing to that; sums of two.
+    """
+    products = list(_products(lengths))
+    for names, exact in products:
+        for divisor in DIVISORS:
+            whole = (f"{';'.join(names)}//{divisor}",)
+            for chosen in dict.fromkeys((whole, tuple(f"{name}//{divisor}" for name in names))):
+                factor = _factor(_values(chosen, lengths), numbers, divisor)
+                if factor:
+                    return Expression(((factor, chosen),))
+            pairs = zip(_values(whole, lengths), exact, strict=True)
+            missing = [up - Fraction(value, divisor) for up, value in pairs]
+            factor = _factor(missing, numbers, divisor)
+            if factor:
+                return Expression(((factor, whole), (-factor / divisor, names)))
+    for (one, _), (two, _) in combinations(products, 2):
+        for divisor in DIVISORS:
+            wholes = [(f"{';'.join(names)}//{divisor}",) for names in (one, two)]
+            sums = [x + y for x, y in zip(*(_values(w, lengths) for w in wholes), strict=True)]
+            factor = _factor(sums, numbers, divisor)
+            if factor:
+                return Expression(tuple((factor, whole) for whole in wholes))
     return None
+
+
+def _values(names: Sequence[str], lengths: Sequence[Lengths]) -> list[int]:
+    return [math.prod(_length(name, at) for name in names) for at in lengths]
+
+
+def _factor(
+    values: Sequence[Fraction | int], numbers: Sequence[int], divisor: int
+) -> Fraction | None:
+    """What all values times it are the numbers, if it is a count of parts, or of what is in them
+    along one axis or two: with other factors much would fit by chance.
+    """
+    if not values[0]:
+        return None
+    factor = Fraction(numbers[0]) / values[0]
+    fits = all(factor * v == n for v, n in zip(values, numbers, strict=True))
+    return factor if fits and factor in (1, divisor, 2 * divisor, divisor**2) else None
+
+
+def _length(name: str, lengths: Lengths) -> int:
+    product, _, divisor = name.partition("//")
+    whole = math.prod(lengths[one] for one in product.split(";"))
+    return -(-whole // int(divisor)) if divisor else whole
+
+
+def _python(name: str, of: str) -> str:
+    product, _, divisor = name.partition("//")
+    whole = " * ".join(f"{of}[{one!r}]" for one in product.split(";"))
+    return f"-(-({whole}) // {divisor})" if divisor else whole
 
 
 def _products(lengths: Sequence[Lengths]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
@@ -82,9 +144,6 @@ def _products(lengths: Sequence[Lengths]) -> Iterator[tuple[tuple[str, ...], lis
         for chosen in combinations(names, count):
             values = []
             for at in lengths:
-                product = 1
-                for name in chosen:
-                    product *= at[name]
-                values.append(product)
+                values.append(math.prod(at[name] for name in chosen))
             if len(set(values)) > 1:
                 yield chosen, values

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from musiva.compiler.program import Op, Program, Streams
-from musiva.compiler.segments import LOOKUPS, Part
+from musiva.compiler.segments import LOOKUPS, Part, rows_of
 from musiva.compiler.sites import Site, sites_of
 
 __all__ = ["Function", "compiled", "source"]
@@ -71,7 +71,7 @@ class _Function:
         self.program, self.part, self.before = program, part, before
         self.words = [op for op in part.ops if op.out in words]
         self.streams: dict[str, Streams] = {v: own for v, own, _ in program.inputs.values()}
-        self.streams |= {op.out: op.streams for op in program.ops}
+        self.streams |= rows_of(program)
         self.own = {op.out for op in part.ops}
         self.sites = sites_of(part, self.streams, words) if part.site else []
 
