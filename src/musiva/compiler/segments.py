@@ -17,7 +17,7 @@ from torch import nn
 
 from musiva.compiler.program import Op, Program, Streams
 
-__all__ = ["LOOKUPS", "Part", "blocks_of", "divide", "rows_of"]
+__all__ = ["LOOKUPS", "Part", "ancestors", "blocks_of", "divide", "rows_of"]
 
 # Operations of a pack's rows on what is none, cheap enough to be done again.
 LOOKUPS = ("gather", "place")
@@ -184,17 +184,18 @@ def _base(rows: Sequence[str], own: Mapping[str, Op]) -> str:
     """Of two that meet, the one that the other is made of."""
     first, *others = dict.fromkeys(rows)
     for other in others:
-        if first not in _ancestors([other], own):
-            return other if other in _ancestors([first], own) else first
+        if first not in ancestors([other], own):
+            return other if other in ancestors([first], own) else first
     return first
 
 
-def _ancestors(names: Iterable[str], own: Mapping[str, Op]) -> set[str]:
+def ancestors(names: Iterable[str], own: Mapping[str, Op], stop: Collection[str] = ()) -> set[str]:
+    """What these variables are made of, they among it; not what `stop` is made of."""
     found: set[str] = set()
     stack = list(names)
     while stack:
         name = stack.pop()
         if name not in found:
             found.add(name)
-            stack += own[name].reads if name in own else ()
+            stack += own[name].reads if name in own and name not in stop else ()
     return found

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from musiva.compiler.program import Op, Streams
-from musiva.compiler.segments import LOOKUPS, Part
+from musiva.compiler.segments import LOOKUPS, Part, ancestors
 
 __all__ = ["Site", "sites_of"]
 
@@ -83,7 +83,7 @@ class _Graph:
         for op in self.part.ops:
             if behind.intersection(op.reads) and op.kind not in LOOKUPS:
                 behind.add(op.out)
-        wanted = self._ancestors(values, stop=bases)
+        wanted = ancestors(values, self.by_name, bases)
         return [op for op in self.part.ops if op.out in wanted and op.out in behind - set(bases)]
 
     def is_closed(self, site: Site) -> bool:
@@ -126,18 +126,7 @@ class _Graph:
         return rows[0] if len(rows) == 1 and len(set(op.reads)) == 2 else delta
 
     def _depends(self, value: str, base: str) -> bool:
-        return base in self._ancestors([value])
-
-    def _ancestors(self, names: Iterable[str], stop: Collection[str] = ()) -> set[str]:
-        found: set[str] = set()
-        stack = list(names)
-        while stack:
-            name = stack.pop()
-            if name not in found:
-                found.add(name)
-                if name in self.by_name and name not in stop:
-                    stack += self.by_name[name].reads
-        return found
+        return base in ancestors([value], self.by_name)
 
 
 def _outs(ops: Iterable[Op]) -> set[str]:

@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from musiva.engine import Intake, load_pipeline
 from musiva.engine.scheduler.prices import Tariff
 from musiva.models.text import train_tokenizer
+from musiva.perf.benches.parity_reference import spread
 from musiva.perf.benches.tap import Visit, final_latents
 
 __all__ = ["SMALL", "largest_error", "write"]
 
-Model = TypeVar("Model", bound=nn.Module)
 CAPTIONS = (
     "a red fox at sunset",
     "two green apples on a table",
@@ -98,7 +98,7 @@ def _stable_diffusion_3() -> Any:
         pos_embed_max_size=32,
     )
     return diffusers.StableDiffusion3Pipeline(
-        transformer=_spread(transformer),
+        transformer=spread(transformer),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_autoencoder(),
         text_encoder=_clip(12, pooled=True),
@@ -125,7 +125,7 @@ def _flux() -> Any:
         axes_dims_rope=(4, 6, 6),
     )
     return diffusers.FluxPipeline(
-        transformer=_spread(transformer),
+        transformer=spread(transformer),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
             shift=3.0, use_dynamic_shifting=True, base_image_seq_len=16, max_image_seq_len=256
         ),
@@ -150,7 +150,7 @@ def _autoencoder() -> Any:
         scaling_factor=1.5,
         shift_factor=0.1,
     )
-    return _spread(vae)
+    return spread(vae)
 
 
 def _clip(width: int, *, pooled: bool) -> Any:
@@ -202,17 +202,6 @@ def _t5_tokenizer() -> Any:
     with TemporaryDirectory() as folder:
         train_tokenizer(texts, T5_VOCABULARY, Path(folder), 512)
         return transformers.AutoTokenizer.from_pretrained(folder)
-
-
-@torch.no_grad()
-def _spread(model: Model) -> Model:
-    """Weights of a size at which every part of the model shows in its output."""
-    for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2 and "table" not in name:
-            parameter.normal_(0.0, parameter[0].numel() ** -0.5)
-        elif name.endswith("bias"):
-            parameter.normal_(0.0, 0.1)
-    return model.eval()
 
 
 SMALL: Mapping[str, Callable[[], Any]] = {"sd3": _stable_diffusion_3, "flux": _flux}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from musiva.models.text import train_tokenizer
 from musiva.perf.child import Message, serve_child
 
-__all__ = ["answer"]
+__all__ = ["answer", "spread"]
 
 Model = TypeVar("Model", bound=nn.Module)
 PROMPTS = (
@@ -85,7 +85,7 @@ def _write_denoiser(directory: Path, i: int) -> None:
         "use_additional_conditions": sized,
     }
     config["out_channels"] = config["in_channels"] * draw.choice((1, 2))
-    model = _spread(diffusers.PixArtTransformer2DModel(**config)).eval()
+    model = spread(diffusers.PixArtTransformer2DModel(**config)).eval()
     model.save_pretrained(directory)
     tensors: dict[str, Tensor] = {}
     for j in range(4):
@@ -162,8 +162,8 @@ def _write_pipeline(directory: Path, i: int) -> None:
         text_encoder=transformers.T5EncoderModel(
             transformers.T5Config(**text, feed_forward_proj="gated-gelu")
         ).eval(),
-        vae=_spread(vae).eval(),
-        transformer=_spread(diffusers.PixArtTransformer2DModel(**sizes)).eval(),
+        vae=spread(vae).eval(),
+        transformer=spread(diffusers.PixArtTransformer2DModel(**sizes)).eval(),
         scheduler=diffusers.DPMSolverMultistepScheduler(**scheduler),
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -191,7 +191,7 @@ def _write_pipeline(directory: Path, i: int) -> None:
 
 
 @torch.no_grad()
-def _spread(model: Model) -> Model:
+def spread(model: Model) -> Model:
     """Weights and biases of a size at which every part of the model shows in its output."""
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2 and "table" not in name:
