@@ -33,6 +33,7 @@ from musiva.core.run import Run
 
 __all__ = ["Captured", "assembled", "capture"]
 
+# Sizes of token axes at which a class may be another program.
 SMALL = 2
 # The order of tokens that a pack has; a stream without these has one axis.
 GRID = ("frames", "rows", "columns")

@@ -287,8 +287,15 @@ def _queried(index_GJ: Tensor, there_L: Tensor) -> Tensor:
 
 
 def _attend_inside(q_GQHK: Tensor, k_GJHK: Tensor, v_GJHK: Tensor) -> Tensor:
-    """Attention inside each group, which is a sample of a pack of its own."""
+    """Attention inside each group: as the frames of one sample where all of it is asked for, else
+    as a sample of a pack of its own.
+    """
     (count, queries), keys = q_GQHK.shape[:2], k_GJHK.shape[1]
+    if queries == keys:
+        pack = Pack.build([(count, 1, keys)], device=q_GQHK.device)
+        q, k, v = (pack.gather([x.flatten(0, 1)]) for x in (q_GQHK, k_GJHK, v_GJHK))
+        out_THK = attend({"image": (q, k, v)}, pack, "frame")["image"]
+        return out_THK[: count * keys].unflatten(0, (count, keys))
     rows = [Rows.build([(1, 1, n)] * count, device=q_GQHK.device) for n in (queries, keys)]
     pack = Pack({"image": rows[0], PAGES: rows[1]})
     q_THK = pack.gather(list(q_GQHK))

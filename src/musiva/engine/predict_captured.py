@@ -10,6 +10,7 @@ from torch import Tensor
 from musiva.core.errors import InvalidInput
 from musiva.core.pack import Pack, Rows
 from musiva.engine.runner import PlainRun, forward
+from musiva.engine.verify import leaves_words_out
 from musiva.models import Inputs
 from musiva.models.captured import CapturedDenoiser, Sample, Signature, read
 from musiva.ops.linear import Linears, choose_kernel
@@ -26,6 +27,8 @@ class CapturedPredictor:
         self.dtype, self.device = weight.dtype, weight.device
         kernel = choose_kernel(self.dtype) if self.device.type == "cpu" else "plain"
         self.run = PlainRun(Linears(kernel))
+        # Of masks that left words out: whether these may be dropped.
+        self._plain_masks: dict[str, bool] = {}
 
     @torch.inference_mode()
     def predict(
@@ -81,6 +84,8 @@ class CapturedPredictor:
             if mask.ndim != 1 or not bool(mask.any()):
                 allowed = "a number for each word, 1 for those to keep, not all 0"
                 raise InvalidInput(f"{field}[{name!r}]", mask.tolist(), allowed)
+            if not bool(mask.all()):
+                self._require_plain(name, f"{field}[{name!r}]")
             (words,) = argument.dims
             for other, one in arguments.items():
                 value = found.get(other)
@@ -93,6 +98,14 @@ class CapturedPredictor:
                 kept = mask.bool().nonzero().flatten().to(value.device)
                 found[other] = value.index_select(dim, kept)
         return found
+
+    def _require_plain(self, name: str, field: str) -> None:
+        """Words may be dropped only where the class takes them as if they were not there."""
+        if name not in self._plain_masks:
+            self._plain_masks[name] = leaves_words_out(self.denoiser, self.signature, name)
+        if not self._plain_masks[name]:
+            allowed = "all ones: this class makes something of the words that a mask leaves out"
+            raise InvalidInput(field, "a mask with zeros", allowed)
 
     def _pack(self, samples: Sequence[Sample]) -> Pack:
         pack = self.denoiser.captured.pack([one.sizes for one in samples], self.device)

@@ -13,6 +13,7 @@ import musiva
 from musiva.core.errors import BadCheckpoint, InvalidInput
 from musiva.engine.predict_captured import CapturedPredictor
 from musiva.models.captured import captured_from, signature_of
+from musiva.models.captured.check import relative_error
 from musiva.perf.captures import NEW, Trial, examine
 from musiva.perf.catalog import build
 
@@ -138,3 +139,26 @@ def test_gradients_are_those_of_the_class() -> None:
         assert mine is not None, name
         error = (mine - gradient).abs().max()
         assert error < 1e-3 * max(1.0, float(gradient.abs().max())), name
+
+
+def test_a_mask_that_a_class_reads_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class that adds up all words, those of the mask's zeros too."""
+    trial = trial_of("SanaTransformer2DModel")
+    denoiser = CapturedPredictor(trial.denoiser, trial.signature)
+    right = trial.denoiser.module.forward
+
+    def reads_all(encoder_hidden_states: torch.Tensor, **given: object) -> tuple[torch.Tensor]:
+        (out,) = right(encoder_hidden_states=encoder_hidden_states, **given)
+        return (out + encoder_hidden_states.sum(),)
+
+    monkeypatch.setattr(trial.denoiser.module, "forward", reads_all)
+    given = {"encoder_hidden_states": torch.randn(5, 22)}
+    mask = {"encoder_attention_mask": torch.tensor([1, 1, 1, 1, 0])}
+    with pytest.raises(InvalidInput, match="leaves out"):
+        denoiser.predict([torch.randn(11, 6, 4)], [500.0], [{**given, **mask}])
+
+
+def test_a_program_that_is_not_finite_where_the_class_is_differs() -> None:
+    right, wrong = torch.ones(2), torch.tensor([1.0, torch.nan])
+    assert relative_error(wrong, right) == float("inf")
+    assert relative_error(right, wrong) != relative_error(right, wrong)

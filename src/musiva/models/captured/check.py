@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -66,15 +67,22 @@ def largest_error(
     calls = [call_of(signature, sizes, i, dtype) for i, sizes in enumerate(several)]
     expected = [expected_of(captured.module, call) for call in calls]
     found = found_of(captured, several, calls, run, guard)
-    return max(
+    errors = [
         relative_error(mine[i], theirs)
         for i in range(len(several))
         for mine, theirs in zip(found, expected[i], strict=True)
-    )
+    ]
+    return math.nan if any(map(math.isnan, errors)) else max(errors)
 
 
 def relative_error(mine: Tensor, theirs: Tensor) -> float:
-    """The largest one over the largest number, or over 1."""
+    """The largest one over the largest number, or over 1; NaN where theirs are not all finite,
+    infinite where only mine are not.
+    """
     mine, theirs = mine.float(), theirs.float()
+    if not bool(theirs.isfinite().all()):
+        return math.nan
+    if not bool(mine.isfinite().all()):
+        return math.inf
     error = (mine.reshape(theirs.shape) - theirs).abs().max()
     return float(error / theirs.abs().max().clamp(min=1.0))

@@ -31,8 +31,8 @@ def captured_from(
     packed: int = 1,
     time_scale: float = 1.0,
 ) -> CapturedDenoiser:
-    """packed, time_scale: see `CapturedDenoiser`. Raises CannotCapture, with the reason, for a
-    class of which no program can be made.
+    """The module is put into the mode for evaluation. packed, time_scale: see `CapturedDenoiser`.
+    Raises CannotCapture, with the reason, for a class of which no program can be made.
     """
     signature = signature_of(module) if signature is None else signature
     module.eval()
