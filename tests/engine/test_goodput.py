@@ -84,7 +84,7 @@ def test_nobody_is_let_in_who_would_break_a_promise() -> None:
     kept, refused = [], []
     for _ in range(40):
         try:
-            kept.append(site.submit(deadline=2 * DENSE))
+            kept.append(site.submit(deadline=4 * DENSE))
         except Overloaded as error:
             refused.append(error.retry)
     assert len(refused) > 5
@@ -94,7 +94,7 @@ def test_nobody_is_let_in_who_would_break_a_promise() -> None:
     assert all(site.report(name).deadline_met for name in kept)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0.0, 1.0), st.floats(0.3, 6.0), st.sampled_from([16, 64, 256])),

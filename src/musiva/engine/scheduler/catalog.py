@@ -7,7 +7,13 @@ from types import MappingProxyType
 
 from musiva.engine.scheduler.base import Discipline
 from musiva.engine.scheduler.goodput import Goodput
-from musiva.engine.scheduler.rivals import EarliestDue, Fifo, Shortest, Static
+from musiva.engine.scheduler.rivals import (
+    EarliestDue,
+    EarliestDueAdmitted,
+    Fifo,
+    Shortest,
+    Static,
+)
 
 __all__ = ["DISCIPLINES"]
 
@@ -18,7 +24,7 @@ DISCIPLINES: Mapping[str, Callable[[tuple[tuple[str, float], ...]], Discipline]]
         "fifo": lambda _: Fifo(),
         "shortest": lambda _: Shortest(),
         "edf": lambda _: EarliestDue(),
-        "edf_admission": lambda _: EarliestDue(admits=True),
+        "edf_admission": lambda _: EarliestDueAdmitted(),
         "static": lambda _: Static(),
     }
 )

@@ -30,13 +30,14 @@ GRID = 20
 @dataclass(frozen=True)
 class Goodput:
     """ahead: the share of the device's time that the latest arrivals may fill. reserve: of all work
-    before a deadline, what is kept free for what it may take longer; margin: the same when a
-    request asks to be let in, with all at their floors. shares: weights of tenants; 1 for others.
+    before a deadline, what is kept free for what it may take longer; crowd: the same of what is
+    before a request that asks to be let in, with all at their floors. shares: weights of tenants; 1
+    for others.
     """
 
     ahead: float = 0.4
     reserve: float = 0.5
-    margin: float = 0.05
+    crowd: float = 1.0
     shares: tuple[tuple[str, float], ...] = ()
 
     def turns(self, view: View) -> Sequence[Turn]:
@@ -56,7 +57,7 @@ class Goodput:
         ]
 
     def verdict(self, view: View, samples: Sequence[SampleState]) -> Verdict:
-        verdict = Promises(hopeful_by_due, -1, self.margin).verdict(view, samples)
+        verdict = Promises(hopeful_by_due, -1, self.crowd).verdict(view, samples)
         if verdict.refusal is None and (why := over_share(view, samples, dict(self.shares))):
             return Verdict(verdict.finish, why, verdict.finish, "share")
         return verdict

@@ -49,12 +49,14 @@ class Promises:
     """Admission: whether, with a request let in, all that are on time stay so, and it is too.
 
     order: that they run in. level: the one that everything can be had at, counted from the most
-    exact; -1 is the last. margin: of all work, what it may take longer.
+    exact; -1 is the last. margin: of the work of a sample, what it may take longer; crowd: the
+    same of all work before it, beside which it runs in packs that are not always full.
     """
 
     order: Order
     level: int
-    margin: float
+    crowd: float
+    margin: float = 0.05
 
     def verdict(self, view: View, samples: Sequence[SampleState]) -> Verdict:
         new = {sample.id for sample in samples}
@@ -63,18 +65,19 @@ class Promises:
         worst: SampleState | None = None
         without = view.now
         for sample in order:
-            work = view.prices.left(sample, self.level) * (1.0 + self.margin)
-            cursor += work
+            work = view.prices.left(sample, self.level)
+            own, share = work * (1.0 + self.margin), work * (1.0 + self.crowd)
+            done = cursor + own
             if sample.id in new:
-                finish = cursor
-            else:
-                without += work
+                finish = done
             due = sample.deadline
             # What was late before is not what this one is refused for.
-            if due is None or (sample.id not in new and without > due):
-                continue
-            if cursor - due > short:
-                short, worst = cursor - due, sample
+            counts = due is not None and (sample.id in new or without + own <= due)
+            if due is not None and counts and done - due > short:
+                short, worst = done - due, sample
+            cursor += share
+            if sample.id not in new:
+                without += share
         seconds = finish - view.now
         if worst is None or not view.prices.tariff.known:
             return Verdict(seconds)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from musiva.engine.sample import SampleState
 from musiva.engine.scheduler.base import Turn, Verdict, View
-from musiva.engine.scheduler.order import Promises, by_due, slacks
+from musiva.engine.scheduler.order import Promises, by_due, hopeful_by_due, slacks
 
-__all__ = ["EarliestDue", "Fifo", "Shortest", "Static"]
+__all__ = ["EarliestDue", "EarliestDueAdmitted", "Fifo", "Shortest", "Static"]
 
 
 class Fifo:
@@ -32,20 +32,34 @@ class Shortest(Fifo):
 
 @dataclass(frozen=True)
 class EarliestDue:
-    """Earliest deadline first. admits: refuse what cannot be on time. margin: of all work, what it
-    may take longer than was predicted.
-    """
-
-    admits: bool = False
-    margin: float = 0.05
+    """Earliest deadline first."""
 
     def turns(self, view: View) -> Sequence[Turn]:
-        order = by_due(view, view.state.samples.values())
-        works = [view.prices.left(sample, 0) for sample in order]
-        return [Turn(s, 0, x) for s, x in zip(order, slacks(view, order, works), strict=True)]
+        return _in_order(view, by_due(view, view.state.samples.values()))
 
     def verdict(self, view: View, samples: Sequence[SampleState]) -> Verdict:
-        return Promises(by_due, 0, self.margin).verdict(view, samples) if self.admits else Verdict()
+        return Verdict()
+
+
+@dataclass(frozen=True)
+class EarliestDueAdmitted:
+    """The same, where what cannot be on time is refused, and what is late all the same yields.
+
+    crowd: see `Promises`; by simulation what serves it best, over loads and deadlines.
+    """
+
+    crowd: float = 2.0
+
+    def turns(self, view: View) -> Sequence[Turn]:
+        return _in_order(view, hopeful_by_due(view, list(view.state.samples.values())))
+
+    def verdict(self, view: View, samples: Sequence[SampleState]) -> Verdict:
+        return Promises(hopeful_by_due, 0, self.crowd).verdict(view, samples)
+
+
+def _in_order(view: View, order: Sequence[SampleState]) -> list[Turn]:
+    works = [view.prices.left(sample, 0) for sample in order]
+    return [Turn(s, 0, x) for s, x in zip(order, slacks(view, order, works), strict=True)]
 
 
 @dataclass(frozen=True)
