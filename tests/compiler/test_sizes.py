@@ -54,3 +54,10 @@ def test_what_is_rounded_up_to_patches_and_multiples(function) -> None:
     for other in (OTHER, {**OTHER, "rows": 10, "columns": 10}):
         assert found.value(other) == function(other)
         assert eval(found.python("s"), {"s": other}) == function(other)
+
+
+def test_places_behind_a_padded_text() -> None:
+    sizes = [{"rows": 5, "words": 11}, {"rows": 7, "words": 37}, {"rows": 11, "words": 17}]
+    found = fit([33, 65, 33], sizes)
+    assert found is not None
+    assert [found.value({"rows": 3, "words": n}) for n in (32, 33, 64)] == [33, 65, 65]

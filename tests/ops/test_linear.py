@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from musiva.core.env import Env
-from musiva.ops.linear import Linears, choose_kernel, fingerprint, linear_reference
+from musiva.ops.linear import ACTIVATIONS, Linears, choose_kernel, fingerprint, linear_reference
 
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 4e-2}
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("activation", [None, "gelu_tanh"])
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("width_in", "width_out"), [(16, 48), (12, 7), (3, 24), (96, 96)])
 def test_prepacked_matches_and_keeps_rows(width_in, width_out, bias, activation, dtype) -> None:

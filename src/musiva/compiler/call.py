@@ -9,7 +9,8 @@ keep: nothing, the operand as it is. cast, copy: another type; another tensor in
 shape, order, spread: a view, a permutation (`over["order"]`), dimensions repeated to a shape.
 repeat, interleave: features repeated, `over["times"]`. scatter: some of them replaced.
 shuffle, unshuffle: channels to places within a token, and back.
-fill: a constant. outer, einsum: products. cat: features behind one another.
+fill: a constant. outer, einsum: products. cat: features behind one another. alone: one of a list
+of one.
 linear, patch: a linear layer; a convolution that is one on each token.
 attend, conv: `run.attend` (`over`: grouping, streams), `run.conv`.
 reduce, pool: `run.reduce`, sums over all tokens of a sample, of products or of one operand alone.

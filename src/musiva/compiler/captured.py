@@ -21,12 +21,13 @@ from musiva.compiler.export import Aligned, Exported, align, entry_of, export
 from musiva.compiler.frame import Frame, Lengths
 from musiva.compiler.fuse import fuse
 from musiva.compiler.labels import Unlabelled
-from musiva.compiler.layers import bind
+from musiva.compiler.layers import bind, is_made_of, merged
 from musiva.compiler.program import Program
 from musiva.compiler.prologue import Prologue, evaluate, learn
 from musiva.compiler.rows import to_rows
 from musiva.compiler.segments import Part, blocks_of, divide
 from musiva.compiler.source import Function, compiled, source
+from musiva.compiler.unjoin import unjoin
 from musiva.core.errors import CannotCapture
 from musiva.core.pack import Pack, Rows
 from musiva.core.run import Run
@@ -60,6 +61,7 @@ class Captured:
     layers: Mapping[str, nn.Linear] = field(default_factory=dict)
     convolutions: Mapping[str, nn.Conv2d] = field(default_factory=dict)
     _places: dict[tuple[tuple[str, int], ...], Mapping[str, Tensor]] = field(default_factory=dict)
+    _merged: dict[str, nn.Linear] = field(default_factory=dict)
 
     def bind(self) -> None:
         """Take the module's parameters as they are now: anew where they were moved or cast."""
@@ -68,7 +70,7 @@ class Captured:
         with torch.no_grad():
             self.constants = SimpleNamespace(**self._worked_out(wanted))
         self.layers, self.convolutions = bind(self.program, self.module, found)
-        self._places = {}
+        self._places, self._merged = {}, {}
 
     def weights(self, part: Part) -> SimpleNamespace:
         """Constants of a part. With gradients they are worked out anew, so that these reach what
@@ -120,8 +122,16 @@ class Captured:
             return getattr(self.constants, name)
 
         lengths = [self.lengths(sizes) for sizes in several]
-        more = self.program.extras, self.program.copies
-        return Frame(pack, self.axes, lengths, self.layers, self.convolutions, place, *more)
+        own = self.axes, lengths, self.layers, self.convolutions, place
+        program = self.program
+        return Frame(pack, *own, program.merged, self.together, program.extras, program.copies)
+
+    def together(self, name: str) -> nn.Linear:
+        """A merged layer, made when it is needed, and again where parameters were replaced."""
+        parts = [self.layers[one] for one in self.program.merged[name]]
+        if name not in self._merged or not is_made_of(self._merged[name], parts):
+            self._merged[name] = merged(parts)
+        return self._merged[name]
 
     @torch.no_grad()
     def places(self, sizes: Sizes) -> Mapping[str, Tensor]:
@@ -210,6 +220,7 @@ def capture(
     except Unlabelled as error:
         raise CannotCapture(f"it has no form on rows: {error}") from error
     fuse(program)
+    unjoin(program)
     program.constants |= frontier - sized
     captured = Captured(module, arguments, analysis, axes, sized, prologue, program)
     return assembled(captured, program)

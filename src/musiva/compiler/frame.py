@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from musiva.core.pack import Pack, Rows
 from musiva.core.run import QKV, Run
+from musiva.ops.modulated_norm import gated_add, modulated_norm
 
 __all__ = ["Dims", "Frame", "Lengths", "to_graph", "to_tokens"]
 
@@ -22,14 +23,16 @@ Dims = tuple[tuple[str | int, ...], ...]
 # Extents of token axes of one sample.
 Lengths = Mapping[str, int]
 Streams = tuple[str, ...]
+Operand = Tensor | tuple[Tensor, ...]
 
 
 @dataclass(slots=True)
 class Frame:
     """axes: the token axes of each stream, outermost first. lengths: of each sample branch. layers:
-    by the names that generated code has for them. extras: streams of so many tokens for each
-    sample; copies: streams that are there twice. place: the value of a place for a branch, in the
-    layout of the graph.
+    by the names that generated code has for them. merged: those that a merged layer is made of, by
+    its name; together: that layer itself. extras: further streams, each with how many tokens a
+    sample has of it, as an expression of its sizes `n`. copies: streams that are there twice.
+    place: the value of a place for a branch, in the layout of the graph.
     """
 
     pack: Pack
@@ -38,26 +41,34 @@ class Frame:
     layers: Mapping[str, nn.Linear]
     convolutions: Mapping[str, nn.Conv2d]
     place: Callable[[str, int], Tensor]
-    extras: Mapping[str, int] = field(default_factory=dict)
+    merged: Mapping[str, Sequence[str]]
+    together: Callable[[str], nn.Linear]
+    extras: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     _rows: dict[Streams, Tensor] = field(default_factory=dict)
     _sizes: Hashable = None
 
     def __post_init__(self) -> None:
-        """Streams of tokens of which every sample has as many."""
+        """Streams that inputs do not bring."""
         self._sizes = tuple(tuple(sorted(own.items())) for own in self.lengths)
         if not self.extras and not self.copies:
             return
-        device, branches = self.pack.image.device, self.pack.num_branches
+        counts = {
+            name: [_evaluated(text, own) for own in self.lengths]
+            for name, text in self.extras.items()
+        }
         more = {
-            name: Rows.build([(1, 1, count)] * branches, device=device)
-            for name, count in self.extras.items()
+            name: Rows.build([(1, 1, count) for count in own], device=self.pack.image.device)
+            for name, own in counts.items()
         }
         streams = {**self.pack.streams, **more}
         self.pack = Pack(streams | {name: streams[own] for name, own in self.copies.items()})
         self.axes = {**self.axes, **{name: (name,) for name in self.extras}}
         self.axes |= {name: self.axes[own] for name, own in self.copies.items()}
-        self.lengths = [{**own, **self.extras} for own in self.lengths]
+        self.lengths = [
+            {**own, **{name: several[i] for name, several in counts.items()}}
+            for i, own in enumerate(self.lengths)
+        ]
 
     def of(self, pack: Pack) -> Frame:
         """The same of another pack of these samples, of which some rows were taken."""
@@ -86,6 +97,41 @@ class Frame:
     def linear(self, run: Run, name: str, x: Tensor, activation: str | None = None) -> Tensor:
         return run.linear(name, self.layers[name], x, self.pack, activation)
 
+    def linears(self, run: Run, name: str, x: Tensor) -> Sequence[Tensor]:
+        """The results of the layers of a merged one; with gradients each is called by itself."""
+        layers = {one: self.layers[one] for one in self.merged[name]}
+        if torch.is_grad_enabled():
+            return [run.linear(one, layer, x, self.pack) for one, layer in layers.items()]
+        y = run.linear(name, self.together(name), x, self.pack)
+        return y.split([layer.out_features for layer in layers.values()], -1)
+
+    def modulated_norm(
+        self, x: Tensor, scale: Tensor, shift: Tensor, streams: Streams, eps: float
+    ) -> Tensor:
+        """norm(x) * (1 + scale) + shift: [R, ...] and tables [M, ...] -> [R, D]."""
+        x, scale, shift = (one.flatten(1) for one in (x, scale, shift))
+        parts = [
+            modulated_norm(x_TD, shift, scale, self.pack.streams[name], eps)
+            for name, x_TD in zip(streams, self._parts(x, streams), strict=True)
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def gated_add(self, x: Tensor, value: Tensor, gate: Tensor, streams: Streams) -> Tensor:
+        """x + gate * value: [R, ...] and a table [M, ...] -> [R, D]."""
+        x, value, gate = (one.flatten(1) for one in (x, value, gate))
+        both = zip(self._parts(x, streams), self._parts(value, streams), strict=True)
+        parts = [
+            gated_add(*pair, gate, self.pack.streams[name])
+            for name, pair in zip(streams, both, strict=True)
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _parts(self, x: Tensor, streams: Streams) -> list[Tensor]:
+        """By stream."""
+        if len(streams) == 1:
+            return [x]
+        return [self.part(x, streams, i, i + 1) for i in range(len(streams))]
+
     @property
     def device(self) -> torch.device:
         return self.pack.image.device
@@ -98,28 +144,38 @@ class Frame:
         self,
         run: Run,
         site: str,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        q: Operand,
+        k: Operand,
+        v: Operand,
         queries: Streams,
         keys: Streams,
         over: str,
         scale: float | None,
     ) -> Tensor:
-        """[R, H, K] each -> [R, H, K] of the queries' rows."""
-        if k.shape[1] != q.shape[1]:
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-        if scale is not None and not math.isclose(scale, q.shape[-1] ** -0.5):
-            q = q * (scale * q.shape[-1] ** 0.5)
-        found: dict[str, list[Tensor | None]] = {}
-        for i, name in enumerate(keys):
-            found[name] = [None, *(self.part(x, keys, i, i + 1) for x in (k, v))]
-        for i, name in enumerate(queries):
-            found.setdefault(name, [None, None, None])[0] = self.part(q, queries, i, i + 1)
+        """[R, H, K] each -> [R, H, K] of the queries' rows. Operands are of all streams, one behind
+        another, or a tuple with one for each.
+        """
+        own = [self._of_streams(x, streams) for x, streams in ((q, queries), (k, keys), (v, keys))]
+        heads, width = own[0][0].shape[1:]
+        if own[1][0].shape[1] != heads:
+            own[1:] = [
+                [x.repeat_interleave(heads // x.shape[1], 1) for x in several]
+                for several in own[1:]
+            ]
+        if scale is not None and not math.isclose(scale, width**-0.5):
+            own[0] = [x * (scale * width**0.5) for x in own[0]]
+        found: dict[str, list[Tensor | None]] = {
+            name: [None, *both] for name, *both in zip(keys, own[1], own[2], strict=True)
+        }
+        for name, x in zip(queries, own[0], strict=True):
+            found.setdefault(name, [None, None, None])[0] = x
         qkv: dict[str, QKV] = {name: tuple(three) for name, three in found.items()}  # pyright: ignore
         out = run.attend(site, qkv, self.pack, over)
         parts = [out[name] for name in queries]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _of_streams(self, x: Operand, streams: Streams) -> list[Tensor]:
+        return list(x) if isinstance(x, tuple) else self._parts(x, streams)
 
     def reduce(self, run: Run, site: str, left: Tensor, right: Tensor, stream: str) -> Tensor:
         """[R, G, I], [R, G, J] -> [M, G, I, J]: sums of products over all tokens of a sample."""
@@ -252,6 +308,11 @@ def to_graph(x_L: Tensor, dims: Dims, axes: Sequence[str], lengths: Lengths) -> 
     x = x.permute(order)
     sizes = iter(x.shape)
     return x.reshape([math.prod(next(sizes) for _ in dim) for dim in dims])
+
+
+def _evaluated(text: str, lengths: Lengths) -> int:
+    """An expression of a graph's sizes, which we have written."""
+    return eval(text, {"__builtins__": {}}, {"n": lengths})
 
 
 def _features(dims: Dims) -> tuple[int, ...]:

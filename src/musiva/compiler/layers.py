@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from musiva.compiler.program import Program
 
-__all__ = ["bind"]
+__all__ = ["bind", "is_made_of", "merged"]
 
 
 def bind(
@@ -28,6 +29,37 @@ def bind(
             is_same = type(own) is nn.Linear and own.weight is tensors[0] and own.bias is tensors[1]
             layers[site] = own if is_same else _linear(*tensors)  # pyright: ignore
     return layers, convolutions
+
+
+def merged(parts: Sequence[nn.Linear]) -> nn.Linear:
+    """One layer that gives the results of several, behind one another. Parameters of these become
+    views of its own, so that nothing is there twice and what changes one in place changes both.
+    """
+    sizes = [part.out_features for part in parts]
+    with torch.inference_mode(False), torch.no_grad():
+        weights: list[Tensor] = [part.weight for part in parts]
+        biases: list[Tensor] = [part.bias for part in parts if part.bias is not None]
+        weight, bias = torch.cat(weights), torch.cat(biases) if biases else None
+        for whole, several in ((weight, weights), (bias, biases)):
+            views = whole.split(sizes) if whole is not None else ()
+            for view, own in zip(views, several, strict=True):
+                if isinstance(own, nn.Parameter):
+                    own.data = view
+    layer = nn.Linear(parts[0].in_features, sum(sizes), bias=False, device="meta")
+    return _with(layer, weight, bias)  # pyright: ignore[reportReturnType]
+
+
+def is_made_of(layer: nn.Linear, parts: Sequence[nn.Linear]) -> bool:
+    """Whether the parameters of these are still its views; they may have been moved since."""
+    first = 0
+    for part in parts:
+        for whole, own in ((layer.weight, part.weight), (layer.bias, part.bias)):
+            if isinstance(own, nn.Parameter):
+                place = first * whole.stride(0) * whole.element_size()
+                if own.data_ptr() != whole.data_ptr() + place or own.dtype != whole.dtype:
+                    return False
+        first += part.out_features
+    return True
 
 
 def _submodule(module: nn.Module, site: str) -> nn.Module | None:

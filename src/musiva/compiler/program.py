@@ -74,10 +74,12 @@ class Op:
 class Program:
     """ops in order. constants: names of nodes that depend on weights alone. inputs: variable of
     each argument. outputs: variables, each with how it lies. convolutions: what their layers are
-    called with, by name of layer. extras: streams of tokens of which each sample has so many.
-    copies: streams that are there twice, by the name of the second one. features: of each node's
+    called with, by name of layer. extras: streams beside those of inputs, with how many tokens a
+    sample has of them, as an expression of its sizes `n`. copies: streams that are there twice, by
+    the name of the second one. features: of each node's
     variable, the shape of what is on a row. layers: the weight and the bias of linear layers and
-    convolutions, by site: names of constants.
+    convolutions, by site: names of constants. merged: sites of the layers that one of several is
+    made of, by its site.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -85,10 +87,11 @@ class Program:
     inputs: dict[str, tuple[str, Streams, Recipe]] = field(default_factory=dict)
     outputs: list[tuple[str, Streams, Recipe]] = field(default_factory=list)
     convolutions: dict[str, Mapping[str, object]] = field(default_factory=dict)
-    extras: dict[str, int] = field(default_factory=dict)
+    extras: dict[str, str] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
     features: dict[str, tuple[int, ...]] = field(default_factory=dict)
     layers: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    merged: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,9 +96,10 @@ def _segment(captured: Captured, part: Part) -> SegmentReport:
     flops: dict[str, int] = {}
     linears = [op for op in part.ops if op.kind == "linear"]
     for op in linears:
-        layer = captured.layers[op.site]
-        for stream in op.streams or ("sample",):
-            flops[stream] = flops.get(stream, 0) + 2 * layer.in_features * layer.out_features
+        for site in captured.program.merged.get(op.site, (op.site,)):
+            layer = captured.layers[site]
+            for stream in op.streams or ("sample",):
+                flops[stream] = flops.get(stream, 0) + 2 * layer.in_features * layer.out_features
     return SegmentReport(
         site=part.site,
         operations=len(part.ops),

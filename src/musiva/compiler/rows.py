@@ -28,7 +28,7 @@ from musiva.compiler.program import (
     Streams,
     path_of,
 )
-from musiva.compiler.sizes import fit
+from musiva.compiler.sizes import Expression, fit
 from musiva.compiler.ways import WAYS
 
 __all__ = ["Writer", "to_rows"]
@@ -213,13 +213,24 @@ class Writer:
         if key not in self._made:
             read = variable(read)
             name = re.sub(r"\W+", "_", read.removeprefix("c.")).strip("_") or str(key[0])
-            out = f"{name}_{len(self._made)}"
+            out = self._name(name)
             self._add(out, text, str(key[0]), (read,) if read else (), streams, "")
             self._made[key] = out
         return self._made[key]
 
+    def _name(self, base: str) -> str:
+        """Of a variable that is no node."""
+        count = len(self._made)
+        while f"{base}_{count}" in self.exported.nodes:
+            count += len(self.exported.nodes)
+        return f"{base}_{count}"
+
     def extents(self, value: Value) -> list[str]:
         """Of each dimension of a tensor of branch i, as expressions. Raises Unlabelled."""
+        return [one.python("at.lengths[i]") for one in self.expressions(value)]
+
+    def expressions(self, value: Value) -> list[Expression]:
+        """Of each dimension of a tensor, in the sizes of a sample. Raises Unlabelled."""
         graphs, names = self.aligned.graphs, self.aligned.names
         shapes = []
         for graph, own in zip(graphs, names, strict=True):
@@ -230,7 +241,7 @@ class Writer:
             expression = fit(several, self.lengths)
             if expression is None:
                 raise Unlabelled(f"{value.name}: {list(several)} are nothing of the sizes")
-            found.append(expression.python("at.lengths[i]"))
+            found.append(expression)
         return found
 
     def site(self, path: str) -> str:
@@ -254,7 +265,7 @@ class Writer:
     def _place(self, value: Value, layout: Layout, streams: Streams) -> str:
         key = ("place", value.name, layout)
         if key not in self._made:
-            out = f"{value.name}_{len(self._made)}"
+            out = self._name(value.name)
             text = f"at.places(run, {value.name!r}, {streams!r}, {Recipe.of(layout).dims!r})"
             self._add(out, text, "place", (), streams, "")
             self._made[key] = out

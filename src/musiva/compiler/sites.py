@@ -70,6 +70,9 @@ class _Graph:
     def added(self, op: Op) -> tuple[str, str] | None:
         """The sum as (base, value), if it adds to rows something made of them."""
         reads = list(dict.fromkeys(op.reads))
+        if op.kind == "gated_add":
+            base, value, _ = op.reads
+            return (base, value) if self._depends(value, base) else None
         if op.kind != "add" or len(reads) != 2 or not all(map(self._is_rows, reads)):
             return None
         for base, delta in (reads, reads[::-1]):

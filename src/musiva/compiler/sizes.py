@@ -17,6 +17,8 @@ __all__ = ["Expression", "fit"]
 Lengths = Mapping[str, int]
 # Smaller than any size that a graph is exported at.
 OFFSETS = range(-4, 5)
+# Places of what follows a text of multiples of this begin and end so many behind it.
+PADDED, BEHIND = 32, (1, 2)
 # What sizes are rounded up to multiples of.
 DIVISORS = (2, 4, 8, 16, 32, 64)
 
@@ -78,7 +80,7 @@ def fit(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None
             if all(x + y + offset == n for x, y, n in zip(a, b, numbers, strict=True)):
                 constant = ((Fraction(offset), ()),) if offset else ()
                 return Expression(((Fraction(1), one), (Fraction(1), two), *constant))
-    return _rounded(numbers, lengths)
+    return _rounded(numbers, lengths) or _behind_rounded(numbers, lengths)
 
 
 def _rounded(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None:
@@ -105,6 +107,19 @@ def _rounded(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression |
             factor = _factor(sums, numbers, divisor)
             if factor:
                 return Expression(tuple((factor, whole) for whole in wholes))
+    return None
+
+
+def _behind_rounded(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None:
+    """A little more than a size that was rounded up to a multiple. With more sizes, divisors and
+    offsets much would fit by chance.
+    """
+    for name in sorted(lengths[0]):
+        whole = (f"{name}//{PADDED}",)
+        for offset in BEHIND:
+            values = [PADDED * value + offset for value in _values(whole, lengths)]
+            if values == list(numbers) and len(set(numbers)) > 1:
+                return Expression(((Fraction(PADDED), whole), (Fraction(offset), ())))
     return None
 
 

@@ -104,6 +104,14 @@ def _cat(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     return f"torch.{op_of(node)}([{', '.join(parts)}], {dim + 1})", "cat", reads
 
 
+def _alone(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
+    """One of a list of one."""
+    ((operand,),) = (full(one) for one in args.values() if isinstance(one, list))
+    found = writer.rows(operand, writer.streams[node.name, 0])
+    shape = (-1, *map(features, outcome.layouts[0]))
+    return f"{found}.reshape({shape})", "shape", [variable(found)]
+
+
 def _repeat(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     streams, rank = writer.streams[node.name, 0], len(outcome.layouts[0])
     found = writer.rows(first(args), streams, rank)
@@ -222,6 +230,7 @@ WAYS: Mapping[str, Callable[[Writer, Node, Args, Outcome], Written]] = {
     "order": _order,
     "spread": _spread,
     "cat": _cat,
+    "alone": _alone,
     "repeat": _repeat,
     "interleave": _interleave,
     "cast": _cast,

@@ -13,8 +13,16 @@ from torch.fx import Node
 from musiva.compiler.call import Outcome
 from musiva.compiler.export import Path
 from musiva.compiler.flow import op_of
-from musiva.compiler.labels import Joint, Layout, Product, Unlabelled, features, tokens
-from musiva.compiler.operands import Written, first, full, several, variable
+from musiva.compiler.labels import (
+    Joint,
+    Layout,
+    Product,
+    Unlabelled,
+    features,
+    is_unknown,
+    tokens,
+)
+from musiva.compiler.operands import Written, count, first, full, several, variable
 from musiva.compiler.program import Args, Operand, Recipe, Streams, called, constant, path_of
 from musiva.compiler.sizes import Expression, fit
 
@@ -94,11 +102,12 @@ def _join(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     for one in full(args["tensors"]):
         own = next((label for label in one.layout if isinstance(label, Joint)), None)
         parts, left = left[: len(own.parts) if own else 1], left[len(own.parts) if own else 1 :]
-        streams = writer.streams_of(one.layout, frozenset(n for x in one.layout for n in tokens(x)))
-        if streams:
-            found = writer.rows(one, streams)
+        if own is None and parts[0][0].name == one.value.name:
+            streams, found = _own_tokens(writer, one, layout, parts[0])
         else:
-            streams, found = _constant_tokens(writer, one, layout, parts[0])
+            every = frozenset(n for x in one.layout for n in tokens(x))
+            streams = writer.streams_of(one.layout, every)
+            found = writer.rows(one, streams)
         shape = (-1, *map(features, layout))
         texts.append(f"{found}.expand({shape})")
         reads.append(variable(found))
@@ -107,17 +116,22 @@ def _join(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     return f"torch.cat([{', '.join(texts)}])", "join", reads
 
 
-def _constant_tokens(
+def _own_tokens(
     writer: Writer, operand: Operand, layout: Layout, part: Product
 ) -> tuple[Streams, str]:
-    """Tokens of which every sample has as many get a stream of their own."""
+    """What was no tokens before gets a stream of its own, as long as it is in each sample."""
     (axis,) = part
     stream = writer.stream_of.setdefault(axis.name, axis.name)
-    writer.program.extras[stream] = axis.extent
-    own = tuple(
-        part if isinstance(label, Joint) else mine
-        for label, mine in zip(layout, operand.layout, strict=True)
-    )
+    dim = next(i for i, label in enumerate(layout) if isinstance(label, Joint))
+    lengths = writer.expressions(operand.value)[dim]
+    writer.program.extras[stream] = lengths.python("n")
+    own = (*operand.layout[:dim], part, *operand.layout[dim + 1 :])
+    if is_unknown(operand.value.layout[dim]) and not operand.value.dense:
+        # All of them are what there is one of for a sample.
+        found = writer.rows(operand, (stream,))
+        if variable(found) in writer.single:
+            found += f".expand({count((stream,))}, {', '.join(map(str, map(features, own)))})"
+        return (stream,), found
     dims = Recipe.of(own).dims
     each = several(writer, operand)
     text = f"at.lay([{each} for i in range(len(at.lengths))], {(stream,)!r}, {dims!r})"

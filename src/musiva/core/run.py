@@ -72,7 +72,7 @@ class Run(Protocol):
     def linear(
         self, site: str, layer: nn.Linear, x: Tensor, pack: Pack, activation: str | None = None
     ) -> Tensor:
-        """layer(x), then `activation` (None or "gelu_tanh")."""
+        """layer(x), then `activation`: None, "gelu_tanh", "gelu", "silu" or "relu"."""
         ...
 
     def once(self, site: str, fn: Callable[[], V], key: Hashable) -> V:

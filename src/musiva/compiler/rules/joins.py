@@ -33,18 +33,23 @@ def cat(call: Call) -> Outcome:
     values = [value for value in values if 0 not in value.shape]
     layouts = [call.layout_of(value) for value in values]
     others = _unified(layouts, dim)
-    if len(layouts) > 1 and any(tokens(layout[dim]) for layout in layouts):
-        label: Label = Joint(tuple(_parts(layouts, values, dim)))
+    behind = [layout[dim] for layout in layouts]
+    if len(layouts) > 1 and any(map(tokens, behind)):
+        behind = [_streamed(*both) for both in zip(behind, values, strict=True)]
+        label: Label = Joint(tuple(part for one in behind for part in _parts(one)))
         way = "join"
     elif len(layouts) == 1:
-        label, way = layouts[0][dim], "cat"
+        label, way = behind[0], "cat"
     else:
-        total = sum(extent(layout[dim]) for layout in layouts)
-        varies = any(is_unknown(layout[dim]) for layout in layouts)
+        total = sum(map(extent, behind))
+        varies = any(map(is_unknown, behind))
         label, way = unknown(total, varies) if varies else feature(total), "cat"
     out = (*others[:dim], label, *others[dim + 1 :])
-    for value in values:
-        call.settle(value, (*out[:dim], call.layout_of(value)[dim], *out[dim + 1 :]))
+    for value, own in zip(values, behind, strict=True):
+        mine = call.layout_of(value)[dim]
+        # What has so many features keeps them.
+        new = own if is_unknown(mine) else mine
+        call.settle(value, (*out[:dim], new, *out[dim + 1 :]))
     # Tokens that are the same for all samples are tokens from here on.
     along = call.along | frozenset(tokens(label)) if way == "join" else call.along
     return Outcome((out,), way, {"dims": {"dim": dim}}, along)
@@ -59,6 +64,16 @@ def stack(call: Call) -> Outcome:
         call.settle(value, shared)
     out = (*shared[:dim], feature(len(values)), *shared[dim:])
     return Outcome((out,), "cat", {"dims": {"dim": dim}})
+
+
+def pad_sequence(call: Call) -> Outcome:
+    """Of one sequence, which is as long as the longest."""
+    values = _listed(call, "sequences")
+    if len(values) > 1:
+        raise Unlabelled("pad_sequence of sequences of several lengths")
+    first, *others = call.layout_of(values[0])
+    out = ((), first) if call.arguments.get("batch_first") else (first, ())
+    return Outcome(((*out, *others),), "alone")
 
 
 def cut(call: Call) -> Outcome:
@@ -156,24 +171,23 @@ def _unified(layouts: Sequence[Layout], but: int | None) -> Layout:
     return tuple(out)
 
 
-def _parts(layouts: Sequence[Layout], values: Sequence[Value], dim: int) -> list[Product]:
-    """What is put behind one another; what has no tokens of its own brings as many as it is long,
-    the same for all samples.
+def _streamed(label: Label, value: Value) -> Label:
+    """Of what is put behind tokens. What has none of its own brings as many as it is long: the same
+    for all samples, or of each as many as it has.
     """
-    parts: list[Product] = []
-    for layout, value in zip(layouts, values, strict=True):
-        label = layout[dim]
-        if isinstance(label, Joint):
-            parts += label.parts
-        elif is_unknown(label):
-            raise Unlabelled("cat of tokens with what may be tokens")
-        elif tokens(label):
-            if len(tokens(label)) != len(label):
-                raise Unlabelled("cat of places within tokens")
-            parts.append(label)
-        else:
-            parts.append((Axis(value.name, extent(label), True),))
-    return parts
+    if isinstance(label, Joint):
+        return label
+    if is_unknown(label) and (value.place or len(label) > 1):
+        raise Unlabelled("cat of tokens with what may be tokens")
+    if not tokens(label):
+        return (Axis(value.name, extent(label), True),)
+    if len(tokens(label)) != len(label):
+        raise Unlabelled("cat of places within tokens")
+    return label
+
+
+def _parts(label: Label) -> Sequence[Product]:
+    return label.parts if isinstance(label, Joint) else (label,)
 
 
 def _between(label: Joint, start: int, end: int) -> tuple[int, int]:
@@ -190,6 +204,7 @@ RULES = {
     "cat": cat,
     "concat": cat,
     "stack": stack,
+    "pad_sequence": pad_sequence,
     "slice": cut,
     "narrow": cut,
     "slice_scatter": scatter,

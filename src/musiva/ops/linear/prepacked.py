@@ -15,6 +15,14 @@ Kernel = Literal["plain", "prepacked"]
 # oneDNN lays weights out for about this many rows; the layout does not change with the rows of a
 # call.
 TYPICAL_ROWS = 512
+# What oneDNN calls activations, each with its algorithm.
+FUSED = {
+    None: ("none", ""),
+    "gelu_tanh": ("gelu", "tanh"),
+    "gelu": ("gelu", "none"),
+    "silu": ("swish", ""),
+    "relu": ("relu", ""),
+}
 
 
 class Linears:
@@ -35,15 +43,15 @@ class Linears:
         return self._nbytes
 
     def __call__(self, layer: nn.Linear, x_TD: Tensor, activation: str | None = None) -> Tensor:
-        """[T, D] -> [T, N]: layer(x), then `activation` (None or "gelu_tanh")."""
+        """[T, D] -> [T, N]: layer(x), then `activation`: None, or one of ACTIVATIONS."""
         if self.kernel == "plain" or torch.is_grad_enabled() or x_TD.device.type != "cpu":
             return linear_reference(layer, x_TD, activation)
-        if activation not in (None, "gelu_tanh"):
+        if activation not in FUSED:
             raise ValueError(f"activation {activation!r} is not known")
         packed = self._packed.get(layer)
         if packed is None:
             packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), TYPICAL_ROWS)
             self._packed[layer] = packed
             self._nbytes += layer.weight.nbytes
-        name, algorithm = ("none", "") if activation is None else ("gelu", "tanh")
+        name, algorithm = FUSED[activation]
         return torch.ops.mkldnn._linear_pointwise(x_TD, packed, layer.bias, name, [], algorithm)

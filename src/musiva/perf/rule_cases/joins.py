@@ -69,6 +69,13 @@ def _stack(draw: Draw) -> Iterator[Case]:
         yield Case(aten.stack.default, [operands[: draw.pick((2, 3))], draw.dim(len(layout) + 1)])
 
 
+def _pad_sequence(draw: Draw) -> Iterator[Case]:
+    for _ in range(COUNT):
+        layout = draw.layout()
+        operands = [draw.some(layout), draw.other(layout)][: draw.pick((1, 1, 2))]
+        yield Case(aten.pad_sequence.default, [operands, draw.chance(0.5)])
+
+
 def _span(draw: Draw, label: Label) -> tuple[int, int]:
     """From where to where: streams of those that are behind one another, or anything."""
     size = extent(label)
@@ -189,6 +196,7 @@ def _either(draw: Draw, dim: int, rank: int) -> int:
 CASES: Mapping[str, Callable[[Draw], Iterator[Case]]] = {
     **{name: partial(_cat, name) for name in ("cat", "concat")},
     "stack": _stack,
+    "pad_sequence": _pad_sequence,
     "slice": _slice,
     "narrow": _narrow,
     "slice_scatter": _scatter,
