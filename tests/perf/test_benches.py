@@ -20,6 +20,8 @@ from musiva.core.types import Path as Steps
 from musiva.core.types import Request
 from musiva.engine import Pipeline, load_pipeline
 from musiva.perf.benches import (
+    captured_dense,
+    captured_packed,
     dense,
     generate,
     packed,
@@ -226,3 +228,28 @@ def test_a_real_server_under_a_few_clients(tiny_model: Path) -> None:
     what = {str(row["what"]): row for row in findings.rows}
     assert what["throughput"]["pictures_per_second"] > 0  # type: ignore[operator]
     assert what["faults"]["count"] == 0
+
+
+@pytest.mark.parametrize("rival", ["diffusers", "handwritten"])
+def test_a_captured_model_is_timed_only_where_it_agrees(rival: str) -> None:
+    name = "pixart" if rival == "handwritten" else "sd3"
+    layers = {"num_layers": 1}
+    question = {"model": name, "rival": rival, "tokens": 64, "pairs": 2, "options": layers}
+    found = captured_dense.answer(question)
+    assert found["gate"]["ok"] is True
+    assert found["row"]["ratio"] > 0
+    assert (found["row"]["tokens"], found["row"]["pairs"]) == (64, 2)
+
+
+def test_a_pack_of_some_tiles_is_timed_only_where_it_agrees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    question = {"model": "flux", "tokens": 64, "pairs": 2}
+    question["options"] = {"num_layers": 1, "num_single_layers": 1}
+    found = captured_packed.answer(question)
+    assert found["gate"]["ok"] is True
+    assert found["row"]["ratio"] > 0
+    monkeypatch.setattr(captured_packed, "relative_error", lambda *_: 1.0)
+    found = captured_packed.answer(question)
+    assert found["gate"]["ok"] is False
+    assert "row" not in found

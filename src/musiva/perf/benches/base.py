@@ -14,6 +14,7 @@ __all__ = ["BENCHES", "Findings", "run_bench"]
 
 BENCHES: Mapping[str, str] = {
     "capture": "musiva.perf.benches.capture",
+    "captured-speed": "musiva.perf.benches.captured_speed",
     "fidelity": "musiva.perf.benches.fidelity",
     "generate": "musiva.perf.benches.generate",
     "pack": "musiva.perf.benches.pack",

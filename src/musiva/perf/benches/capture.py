@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
+from musiva.models.captured import captured_from, signature_of
 from musiva.perf.benches.base import Findings
-from musiva.perf.captures import Outcome, examine
+from musiva.perf.captures import Outcome, Trial, examine
 from musiva.perf.catalog import ENTRIES, EXCLUDED, build
+from musiva.perf.mutations import MODELS, mutants
 from musiva.perf.rule_cases import CASES, cases_of, violations
 from musiva.perf.small_pipelines import SMALL, largest_error
 
@@ -40,6 +44,7 @@ QUICK = (
     "LatteTransformer3DModel",
 )
 SEEDS = (20, 3)
+MUTANTS = (100, 6)
 
 
 def measure(*, quick: bool) -> Findings:
@@ -77,6 +82,9 @@ def measure(*, quick: bool) -> Findings:
         "rule_violations": float(len(wrong)),
         "capture_seconds_median": statistics.median(seconds) if seconds else None,
     }
+    tried = _mutants(MUTANTS[quick], MODELS[:2] if quick else MODELS)
+    findings.rows += tried
+    findings.figures["mutations_killed"] = sum(bool(one["killed"]) for one in tried) / len(tried)
     with TemporaryDirectory() as folder:
         for name in SMALL:
             error = largest_error(name, Path(folder) / name)
@@ -91,6 +99,21 @@ def _of_diffusers() -> set[str]:
 
     public = {name for name in vars(transformers) if name.endswith(("Model", "Transformer"))}
     return {name for name in public if hasattr(diffusers, name)}
+
+
+def _mutants(count: int, models: Sequence[str]) -> list[Mapping[str, object]]:
+    """What became of wrong rules and wrong rewrites."""
+    trials: dict[str, Trial] = {}
+    for entry in ENTRIES:
+        if entry.name in models:
+            module = build(entry)
+            trials[entry.name] = Trial(captured_from(module), signature_of(module))
+    found: list[Mapping[str, object]] = []
+    for mutant in mutants(trials, count):
+        found.append({"what": "mutant", **asdict(mutant)})
+        marks = "killed" if mutant.killed else "ALIVE"
+        print(f"[{len(found)}/{count}] {marks} {mutant.kind}: {mutant.where}", file=sys.stderr)
+    return found
 
 
 def _probe_rules(seeds: int) -> tuple[list[tuple[str, str]], float]:
