@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ __all__ = [
     "parents",
 ]
 
+V = TypeVar("V")
 ROW_ALIGN = 16
 Grid = tuple[int, int, int]
 
@@ -301,6 +303,16 @@ class Rows:
     def to_rows(self, table_MD: Tensor) -> Tensor:
         """Look up one table row per row: [M, D] -> [T, D]."""
         return table_MD[self.segment_T]
+
+    def derived(self, key: Hashable, make: Callable[[], V]) -> V:
+        """make(), or what it returned before for the same key and this very layout."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]  # pyright: ignore[reportReturnType]
+
+    @cached_property
+    def _derived(self) -> dict[Hashable, object]:
+        return {}
 
     def require_complete(self) -> None:
         """Raises RuntimeError for a layout that was taken from another one."""

@@ -1,0 +1,9 @@
+"""Processes that work on one thing together: what they send each other, how they are started."""
+
+from __future__ import annotations
+
+from musiva.comm.group import Group, Lone, TorchGroup
+from musiva.comm.launch import launch
+from musiva.comm.threads import ThreadGroup, in_threads
+
+__all__ = ["Group", "Lone", "ThreadGroup", "TorchGroup", "in_threads", "launch"]

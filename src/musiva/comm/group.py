@@ -1,0 +1,80 @@
+"""Ranks that exchange tensors. Whoever calls knows from layouts alone how much comes from whom, so
+that no sizes are sent.
+
+N ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["Group", "Lone", "Shape", "TorchGroup"]
+
+Shape = Sequence[int]
+
+
+class Group(Protocol):
+    """sent_bytes: what has left this rank, to others than itself, since it was set to 0."""
+
+    rank: int
+    size: int
+    sent_bytes: int
+
+    def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
+        """Part i goes to rank i; returns what each rank sent here, of these shapes. All of one
+        dtype.
+        """
+        ...
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over all ranks, in the order of ranks, so that all have the same bytes."""
+        ...
+
+
+class Lone:
+    """One rank."""
+
+    rank, size = 0, 1
+
+    def __init__(self) -> None:
+        self.sent_bytes = 0
+
+    def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
+        return list(parts)
+
+    def sum(self, x: Tensor) -> Tensor:
+        return x
+
+
+class TorchGroup:
+    """Over `torch.distributed`: gloo between CPUs, NCCL between GPUs."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        """group: of the default one's ranks; None: all of them."""
+        self._group = group
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        self.sent_bytes = 0
+
+    def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
+        first = parts[0]
+        # As bytes: backends differ in the dtypes that they know.
+        sent = torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts])
+        sizes = [part.numel() * part.element_size() for part in parts]
+        counts = [math.prod(shape) * first.element_size() for shape in shapes]
+        received = sent.new_empty(sum(counts))
+        dist.all_to_all_single(received, sent, counts, sizes, group=self._group)
+        self.sent_bytes += sum(sizes) - sizes[self.rank]
+        return [
+            part.view(first.dtype).view(*shape)
+            for part, shape in zip(received.split(counts), shapes, strict=True)
+        ]
+
+    def sum(self, x: Tensor) -> Tensor:
+        every = self.exchange([x] * self.size, [x.shape] * self.size)
+        return torch.stack(every).sum(0)
