@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musiva.core.env import Env
-from musiva.core.errors import UnknownModel
+from musiva.core.errors import CannotCapture, UnknownModel
 
 if TYPE_CHECKING:
     from musiva.compiler.report import Report, SegmentReport
 
 __all__ = ["run"]
 
+INSTEAD = "it would run as a black box, called on whole samples: no packs, no tiles, no gates"
+
 
 def run(arguments: Namespace, env: Env) -> int:
     from musiva.compiler.report import report
-    from musiva.models.captured import captured_from, module_from
+    from musiva.models.captured import captured_from, module_from, signature_of
 
     directory = Path(arguments.model)
     if (directory / "transformer").is_dir():
@@ -26,7 +28,12 @@ def run(arguments: Namespace, env: Env) -> int:
     if not (directory / "config.json").is_file():
         allowed = "a diffusers directory, or a transformer of one, with a config.json"
         raise UnknownModel("MODEL", arguments.model, allowed)
-    denoiser = captured_from(module_from(directory, weights=False))
+    module = module_from(directory, weights=False)
+    signature = signature_of(module)
+    try:
+        denoiser = captured_from(module, signature)
+    except CannotCapture as error:
+        raise CannotCapture(f"{error}; {INSTEAD}") from error
     found = report(denoiser.captured, denoiser.patch)
     if arguments.text:
         print(denoiser.captured.text)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
 from musiva.core.env import Env
-from musiva.core.errors import BadCheckpoint, UnknownModel
+from musiva.core.errors import BadCheckpoint, CannotCapture, Unavailable, UnknownModel
 
 __all__ = ["inspect", "run"]
 
 Facts = dict[str, object]
+# Letters of a reason.
+MOST = 300
 
 
 def run(arguments: Namespace, env: Env) -> int:
@@ -33,7 +36,7 @@ def run(arguments: Namespace, env: Env) -> int:
 
 
 def inspect(directory: Path) -> Facts:
-    """name, path, family, supported ("yes" or the reason why not), sizes and defaults, components.
+    """name, path, family, supported ("yes" or the reason why not), reach and defaults, components.
 
     Raises UnknownModel if it is neither a diffusers pipeline nor one component of it, BadCheckpoint
     if it is broken.
@@ -51,7 +54,7 @@ def inspect(directory: Path) -> Facts:
         facts: Facts = {"family": index.get("_class_name")}
         try:
             facts |= _limits(directory)
-        except BadCheckpoint as error:
+        except (BadCheckpoint, Unavailable) as error:
             facts["supported"] = f"no: {error}"
     elif (directory / "config.json").is_file():
         components = {directory.name: _component(directory)}
@@ -118,8 +121,8 @@ def _limits(directory: Path) -> Facts:
     config = read_config(directory / "transformer")
     kind = PIPELINES.get(str(read_config(directory, "model_index.json").get("_class_name")))
     if kind is not None:
-        how = "yes, captured; `musiva capture DIR` tells what of it runs in packs and in tiles"
-        return {"supported": how, "steps": kind.steps, "guidance": kind.guidance}
+        reach = _reach(directory / "transformer")
+        return {"supported": "yes", **reach, "steps": kind.steps, "guidance": kind.guidance}
     family = family_of(config.get("_class_name"))
     with torch.device("meta"):
         denoiser = family.from_config({k: v for k, v in config.items() if not k.startswith("_")})
@@ -129,11 +132,28 @@ def _limits(directory: Path) -> Facts:
     defaults = Defaults.read(directory, native, unit)
     return {
         "supported": "yes",
+        "reach": ", ".join(denoiser.reach),
         "size": "x".join(map(str, defaults.size)),
         "sides": f"{defaults.min_side} to {defaults.max_side}, multiples of {unit}",
         "steps": defaults.steps,
         "guidance": defaults.guidance,
     }
+
+
+def _reach(directory: Path) -> Facts:
+    """What can be done with a class of diffusers, by its config: it is captured. Raises
+    BadCheckpoint for one that does not run here.
+    """
+    from musiva.models.captured import captured_from, module_from, signature_of
+
+    module = module_from(directory, weights=False)
+    signature = signature_of(module)
+    try:
+        denoiser = captured_from(module, signature)
+    except CannotCapture as error:
+        reason = textwrap.shorten(str(error), MOST, placeholder=" ...")
+        return {"reach": "evaluations; batches on a GPU", "black box": reason}
+    return {"reach": ", ".join(denoiser.reach)}
 
 
 def _show(model: Mapping[str, object]) -> None:

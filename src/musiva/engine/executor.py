@@ -30,6 +30,7 @@ from musiva.core.types import (
     StepResult,
 )
 from musiva.engine import gate, mosaic
+from musiva.engine.apart import divided, in_full
 from musiva.engine.coarse import doubled, halved
 from musiva.engine.gap import Gaps
 from musiva.engine.gate import Gates, Passage, has_gate, passages_of
@@ -208,7 +209,7 @@ class InlineExecutor:
         told = Measurements(self._kriging)
         passages: Mapping[str, Passage] = {}
         if computed:
-            passages, rows = self._forward(computed)
+            passages, rows = self._evaluate(computed)
             for passage in passages.values():
                 if passage.error is None:
                     predictions = [
@@ -237,6 +238,28 @@ class InlineExecutor:
             shown = previews.get(item.sample, Outcome())
             outcomes.append(replace(shown, measured=found, action=action))
         return outcomes, rows
+
+    def _evaluate(self, items: Sequence[DenoiseItem]) -> tuple[Mapping[str, Passage], int]:
+        """One evaluation of the model for items that compute, by sample, and the rows that went
+        through all of it. Those of which it refuses a branch run apart.
+        """
+        refused = self.pipeline.denoiser.refused(self._pack(items))
+        if not refused:
+            return self._forward(items)
+        others, apart = divided(items, refused)
+        passages, rows = self._forward(others) if others else ({}, 0)
+        found, more = self._forward_apart(apart)
+        return {**passages, **found}, rows + more
+
+    def _forward_apart(self, items: Sequence[DenoiseItem]) -> tuple[Mapping[str, Passage], int]:
+        """`_forward`, with all tokens and without gates, of items that the model refuses."""
+        items = [in_full(item) for item in items]
+        pack, model = self._pack(items), self.pipeline.denoiser.apart
+        predictions = pack.split(forward(model, self._inputs(items, pack), pack, self.run))
+        passages = passages_of(items)
+        for one in passages:
+            one.predictions = predictions[one.places.start : one.places.stop]
+        return {one.item.sample: one for one in passages}, pack.image.num_rows
 
     def _forward(self, items: Sequence[DenoiseItem]) -> tuple[Mapping[str, Passage], int]:
         """One evaluation of the model for items that compute, by sample, and the rows that went

@@ -158,6 +158,11 @@ class Intake:
         """One for each level. Raises InvalidInput for one that is not there."""
         return tuple(build_policy(level.policy, self._policies) for level in request.levels)
 
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Names that the policy of a request may begin with."""
+        return tuple(name for name in self._policies if self._may_be(name))
+
     def seconds_alone(self, request: Request) -> float:
         """What the dense run of a request should take, if nothing else is there."""
         return self.tariff.alone(request, self.rows_of(request), self.num_evaluations(request))
@@ -236,6 +241,8 @@ class Intake:
     def _check_policies(self, request: Request) -> None:
         """Raises InvalidInput for a policy that is not there, or that this request is not for."""
         policies, trip = self.policies_of(request), self.trip_of(request)
+        for policy in policies:
+            self._require_reach(request.policy, policy)
         try:
             for policy in policies:
                 policy.begin(trip)
@@ -244,6 +251,31 @@ class Intake:
         except (Exception, SystemExit) as error:
             # Told when the request is admitted, like all that a policy does wrong.
             log.debug("policy %s cannot begin: %r", request.policy, error)
+
+    def _require_reach(self, spec: str, policy: Policy) -> None:
+        """Raises InvalidInput for a policy that asks for what cannot be done with the model."""
+        lacking = self._out_of_reach(policy)
+        if lacking:
+            possible = ", ".join(self.policies)
+            why = self.pipeline.denoiser.out_of_reach
+            allowed = f"{possible}: the model has no {' and no '.join(lacking)}, since {why}"
+            raise InvalidInput("policy", spec, allowed)
+
+    def _out_of_reach(self, policy: Policy) -> list[str]:
+        """What a policy asks for and the model has not."""
+        reach = self.pipeline.denoiser.reach
+        lacking = [name for name in ("tiles", "gates") if name not in reach]
+        if not lacking:
+            return []
+        asks = Asks.of(policy)
+        wanted = {"tiles": asks.tile is not None, "gates": bool(asks.gates)}
+        return [name for name in lacking if wanted[name]]
+
+    def _may_be(self, name: str) -> bool:
+        try:
+            return not self._out_of_reach(build_policy(name, self._policies))
+        except InvalidInput:
+            return True  # one that needs fields, of which nothing is known yet
 
     def _checked_prompt(self, field: str, prompt: object, *, empty: bool = False) -> str:
         if not isinstance(prompt, str) or (not empty and not prompt.strip()):

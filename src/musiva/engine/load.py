@@ -10,11 +10,11 @@ from pathlib import Path as FilePath
 import torch
 
 from musiva.core.errors import BadCheckpoint, InvalidInput, UnknownModel
+from musiva.engine.fallback import runnable
 from musiva.engine.pipeline import Defaults, Pipeline
 from musiva.engine.predict import read_denoiser
-from musiva.engine.verify import verified
 from musiva.models import load_weights, read_config
-from musiva.models.captured import PIPELINES, signature_of
+from musiva.models.captured import PIPELINES
 from musiva.models.text import Prompts, TextEncoder
 from musiva.models.vae import AutoencoderKL
 from musiva.ops.linear import Linears, choose_kernel
@@ -78,8 +78,7 @@ def load_pipeline(
         encoder.model.to(where).requires_grad_(False)
         text = encoder
     else:
-        captured = kind.denoiser(directory, DTYPES[dtype])
-        denoiser = verified(captured, signature_of(captured.module)).to(where)
+        denoiser = kind.denoiser(directory, DTYPES[dtype], runnable).to(where)
         text = kind.prompts(directory, DTYPES[dtype], denoiser.text_width).to(where)
         if kind.spacing == "even":
             noise = replace(noise, timestep_spacing="even")

@@ -11,16 +11,11 @@ from torch import Tensor, nn
 
 from musiva.core.errors import BadCheckpoint, InvalidInput
 from musiva.core.pack import Pack, patchify, unpatchify
+from musiva.engine.fallback import runnable
 from musiva.engine.predict_captured import CapturedPredictor
 from musiva.engine.runner import PlainRun, forward
-from musiva.engine.verify import verified
 from musiva.models import FAMILIES, Denoiser, Inputs, family_of, read_config, read_tensors
-from musiva.models.captured import (
-    CapturedDenoiser,
-    captured_from,
-    read_captured,
-    signature_of,
-)
+from musiva.models.captured import ClassDenoiser, altered, module_from
 from musiva.ops.linear import Linears, choose_kernel
 
 __all__ = ["Predictor", "load_denoiser", "read_denoiser"]
@@ -33,16 +28,15 @@ def load_denoiser(
 ) -> Predictor | CapturedPredictor:
     """Any family: a diffusers directory (a pipeline's or a transformer's) or a live diffusers
     module, whose parameters a captured model shares; of a family of ours they are copied where ours
-    join them.
+    join them. A class of which no program can be made is called itself, and the log says why.
 
-    Raises BadCheckpoint for a directory that is no model, CannotCapture for a class of which no
-    program can be made.
+    Raises BadCheckpoint for a directory that is no model, CannotCapture for a class of which it is
+    not known what it is called with, or that cannot be called on whole samples.
     """
     if isinstance(source, nn.Module):
-        if type(source).__name__ not in FAMILIES:
-            signature = signature_of(source)
-            denoiser = verified(captured_from(source, signature), signature)
-            return CapturedPredictor(denoiser, signature)
+        if type(source).__name__ not in FAMILIES or altered(source) is not None:
+            denoiser = runnable(source)
+            return CapturedPredictor(denoiser, denoiser.signature)
         config = {"_class_name": type(source).__name__, **dict(getattr(source, "config", {}))}
         denoiser = build_denoiser(config, source.state_dict(), dtype)
         device = next(source.parameters()).device
@@ -51,8 +45,8 @@ def load_denoiser(
         path = Path(source)
         path = path / "transformer" if (path / "transformer").is_dir() else path
         denoiser = read_denoiser(path, dtype)
-    if isinstance(denoiser, CapturedDenoiser):
-        return CapturedPredictor(denoiser, signature_of(denoiser.module))
+    if isinstance(denoiser, ClassDenoiser):
+        return CapturedPredictor(denoiser, denoiser.signature)
     return Predictor(denoiser)
 
 
@@ -64,8 +58,7 @@ def read_denoiser(directory: Path, dtype: torch.dtype) -> Denoiser:
         raise BadCheckpoint(f"{directory}: no such directory")
     config = read_config(directory)
     if config.get("_class_name") not in FAMILIES:
-        denoiser = read_captured(directory, dtype)
-        return verified(denoiser, signature_of(denoiser.module))
+        return runnable(module_from(directory, dtype))
     try:
         return build_denoiser(config, read_tensors(directory), dtype)
     except BadCheckpoint as error:

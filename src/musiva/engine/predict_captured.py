@@ -1,27 +1,26 @@
-"""A captured class as a plain function of samples, in the class's own layouts."""
+"""A class of diffusers, captured or itself, as a plain function of samples in its own layouts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 
 import torch
 from torch import Tensor
 
 from musiva.core.errors import InvalidInput
-from musiva.core.pack import Pack, Rows
 from musiva.engine.runner import PlainRun, forward
 from musiva.engine.verify import leaves_words_out
-from musiva.models import Inputs
-from musiva.models.captured import CapturedDenoiser, Sample, Signature, read
+from musiva.models.captured import ClassDenoiser, Sample, Signature, read
 from musiva.ops.linear import Linears, choose_kernel
 
 __all__ = ["CapturedPredictor"]
 
 
 class CapturedPredictor:
-    """A captured denoiser with the plain run and this machine's kernels."""
+    """A denoiser of a class with the plain run and this machine's kernels."""
 
-    def __init__(self, denoiser: CapturedDenoiser, signature: Signature) -> None:
+    def __init__(self, denoiser: ClassDenoiser, signature: Signature) -> None:
         self.denoiser, self.signature = denoiser, signature
         weight = next(denoiser.parameters())
         self.dtype, self.device = weight.dtype, weight.device
@@ -37,7 +36,7 @@ class CapturedPredictor:
         timesteps: Sequence[float | Tensor],
         conditions: Sequence[Mapping[str, object]],
     ) -> list[Tensor]:
-        """One dense evaluation of samples of any mix of sizes, as one pack.
+        """One dense evaluation of samples of any mix of sizes, as one pack where it can be.
 
         latents: in the layout of the class, without the axis of a batch. timesteps: a number each,
         or one per frame or token where the class takes that. conditions: all other arguments by
@@ -56,10 +55,11 @@ class CapturedPredictor:
             self._sample(i, *one)
             for i, one in enumerate(zip(latents, timesteps, conditions, strict=True))
         ]
-        denoiser = self.denoiser
-        pack = self._pack(samples)
-        prediction_TC = forward(denoiser, self._inputs(samples, pack), pack, self.run)
-        return denoiser.unlaid(prediction_TC, pack)
+        together = [self.denoiser.refusal(one.sizes) is None for one in samples]
+        taken = iter(self._predicted(self.denoiser, list(compress(samples, together))))
+        others = [one for one, is_in in zip(samples, together, strict=True) if not is_in]
+        left = iter(self._predicted(self.denoiser.apart, others) if others else [])
+        return [next(taken if is_in else left) for is_in in together]
 
     def _sample(
         self, i: int, latent: Tensor, time: float | Tensor, condition: Mapping[str, object]
@@ -107,26 +107,14 @@ class CapturedPredictor:
             allowed = "all ones: this class makes something of the words that a mask leaves out"
             raise InvalidInput(field, "a mask with zeros", allowed)
 
-    def _pack(self, samples: Sequence[Sample]) -> Pack:
-        pack = self.denoiser.captured.pack([one.sizes for one in samples], self.device)
-        # Words are nobody's prompt, and known to be the same in all of one evaluation.
-        keyed = {
-            name: rows if name == "image" else _keyed(rows) for name, rows in pack.streams.items()
-        }
-        return Pack(keyed)
-
-    def _inputs(self, samples: Sequence[Sample], pack: Pack) -> Inputs:
-        denoiser = self.denoiser
-        laid = denoiser.captured.lay(
-            [{name: x.to(self.device) for name, x in one.values.items()} for one in samples],
-            denoiser.frame(pack),
-        )
-        return denoiser.inputs(laid)
-
-
-def _keyed(rows: Rows) -> Rows:
-    grids = [segment.grid for segment in rows.segments]
-    return Rows.build(grids, [object() for _ in grids], rows.device)
+    def _predicted(self, denoiser: ClassDenoiser, samples: Sequence[Sample]) -> list[Tensor]:
+        """Of one pack."""
+        if not samples:
+            return []
+        pack = denoiser.pack([one.sizes for one in samples], self.device)
+        values = [{n: x.to(self.device) for n, x in one.values.items()} for one in samples]
+        inputs = denoiser.inputs(denoiser.lay(values, pack))
+        return denoiser.unlaid(forward(denoiser, inputs, pack, self.run), pack)
 
 
 def _flat(condition: Mapping[str, object]) -> dict[str, object]:

@@ -41,7 +41,8 @@ class Denoiser(nn.Module):
 
     patch: tokens are blocks of (frames, height, width) latent positions. in_channels, out_channels:
     of the latent. text_width: width of the text rows, or None. extra: names of the further
-    conditions it needs.
+    conditions it needs. out_of_reach: why `reach` is less than usual; empty where it
+    is not.
     """
 
     patch: tuple[int, int, int]
@@ -49,6 +50,24 @@ class Denoiser(nn.Module):
     out_channels: int
     text_width: int | None = None
     extra: tuple[str, ...] = ()
+    out_of_reach: str = ""
+
+    @property
+    def reach(self) -> tuple[str, ...]:
+        """What can be done with it. "packs": samples of any sizes share a forward. "batches": those
+        of one size do. "tiles": some of the tokens are enough. "gates": what a part adds can be
+        held. "evaluations": whole ones can be held or forecast.
+        """
+        return "packs", "tiles", "gates", "evaluations"
+
+    def refused(self, pack: Pack) -> frozenset[int]:
+        """Places of the branches of a pack that have to run apart, in the hands of `apart`."""
+        return frozenset()
+
+    @property
+    def apart(self) -> Denoiser:
+        """The denoiser for whole branches that this one refuses."""
+        return self
 
     def embed(self, inputs: Inputs, pack: Pack, run: Run) -> Streams:
         """Inputs to streams, [T, D] each."""

@@ -267,6 +267,15 @@ class Model(Answer):
     shift: Annotated[float | None, Field(description="null where there is none")]
     policies: Annotated[list[str], Field(description="names that a policy may begin with")]
     calibrated: Annotated[bool, Field(description="qualities below 100 may be asked for")]
+    reach: Annotated[
+        list[str],
+        Field(
+            description="out of packs (requests of any sizes share a forward), batches (those of "
+            "one size do), tiles (some are enough), gates (what a part of the model adds can be "
+            "held), evaluations (whole ones can be held or forecast)"
+        ),
+    ]
+    out_of_reach: Annotated[str | None, Field(description="why not more; null where nothing lacks")]
     latencies: Annotated[list[str], Field(description="names that stand for a deadline")]
 
 

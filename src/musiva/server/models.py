@@ -41,8 +41,10 @@ def describe_model(engine: Engine, *, created: int) -> Model:
         samplers=list(spacings),
         spacings=spacings,
         shift=noise.shift if noise.prediction == "flow" else None,
-        policies=list(engine.config.policies),
-        calibrated=engine.pipeline.calibration is not None,
+        policies=list(engine.policies),
+        calibrated=pipeline.calibration is not None,
+        reach=list(pipeline.denoiser.reach),
+        out_of_reach=pipeline.denoiser.out_of_reach or None,
         latencies=list(LATENCIES),
     )
 

@@ -17,18 +17,35 @@ from musiva.compiler.export import dtype_of
 from musiva.core.run import Run
 from musiva.models.captured.known.base import Signature
 
-__all__ = ["call_of", "expected_of", "found_of", "largest_error", "relative_error"]
+__all__ = [
+    "call_of",
+    "expected_of",
+    "found_of",
+    "largest_error",
+    "relative_error",
+    "tolerance",
+]
 
 Call = Mapping[str, object]
 Guard = Callable[[nn.Module], AbstractContextManager[None]]
+# Of relative errors between two ways to compute the same, where it is not float32.
+TOLERANCE = {torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 def call_of(
-    signature: Signature, sizes: Sizes, seed: int, dtype: torch.dtype = torch.float32
+    signature: Signature,
+    sizes: Sizes,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> dict[str, object]:
     """Arguments of a random sample."""
     generator = torch.Generator().manual_seed(seed)
-    return call_arguments(signature.arguments, sizes, generator, dtype)
+    call = call_arguments(signature.arguments, sizes, generator, dtype)
+    return {
+        name: pytree.tree_map_only(Tensor, lambda x: x.to(device), value)
+        for name, value in call.items()
+    }
 
 
 def expected_of(module: nn.Module, call: Call) -> list[Tensor]:
@@ -86,3 +103,8 @@ def relative_error(mine: Tensor, theirs: Tensor) -> float:
         return math.inf
     error = (mine.reshape(theirs.shape) - theirs).abs().max()
     return float(error / theirs.abs().max().clamp(min=1.0))
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """The largest relative error that is not told from none."""
+    return TOLERANCE.get(dtype, 1e-3)

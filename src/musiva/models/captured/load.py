@@ -15,13 +15,16 @@ import torch
 from torch import nn
 
 from musiva.compiler import SIZES, capture
-from musiva.core.errors import BadCheckpoint, Unavailable
+from musiva.core.errors import BadCheckpoint, CannotCapture, Unavailable
+from musiva.models.captured.calls import forget, original
 from musiva.models.captured.denoiser import CapturedDenoiser
 from musiva.models.captured.known import signature_of
 from musiva.models.captured.known.base import Signature
 from musiva.models.weights import load_weights, read_config
 
-__all__ = ["captured_from", "module_from", "read_captured"]
+__all__ = ["altered", "captured_from", "module_from"]
+
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 def captured_from(
@@ -30,20 +33,45 @@ def captured_from(
     *,
     packed: int = 1,
     time_scale: float = 1.0,
+    backwards: bool = False,
 ) -> CapturedDenoiser:
-    """The module is put into the mode for evaluation. packed, time_scale: see `CapturedDenoiser`.
-    Raises CannotCapture, with the reason, for a class of which no program can be made.
+    """The module is put into the mode for evaluation. packed, time_scale, backwards: see
+    `ClassDenoiser`. Raises CannotCapture, with the reason, for a class of which no program can be
+    made, and for a module around whose calls something was put.
     """
     signature = signature_of(module) if signature is None else signature
+    reason = altered(module)
+    if reason is not None:
+        raise CannotCapture(reason)
     module.eval()
     sizes = [signature.sized(one) for one in SIZES]
-    captured = capture(module, signature.arguments, sizes)
-    return CapturedDenoiser(captured, packed=packed, time_scale=time_scale)
+    try:
+        captured = capture(module, signature.arguments, sizes)
+        return CapturedDenoiser(
+            captured, signature, packed=packed, time_scale=time_scale, backwards=backwards
+        )
+    except CannotCapture:
+        raise
+    except Exception as error:  # of a class of which nobody has seen the like
+        said = " ".join(str(error).split())
+        raise CannotCapture(f"{type(error).__name__}: {said}") from error
+    finally:
+        forget(module)
 
 
-def read_captured(directory: Path, dtype: torch.dtype) -> CapturedDenoiser:
-    """Raises BadCheckpoint, Unavailable without diffusers, or CannotCapture."""
-    return captured_from(module_from(directory, dtype))
+def altered(module: nn.Module) -> str | None:
+    """What was put around the calls of a module, or of one inside it, and would be lost with them;
+    None where there is nothing.
+    """
+    for path, one in module.named_modules():
+        name = path or type(original(one)).__name__
+        if any(getattr(one, hooks) for hooks in HOOKS):
+            return f"{name} has hooks, which run where it is called"
+        if hasattr(one, "_orig_mod") or getattr(one, "_compiled_call_impl", None) is not None:
+            return f"{name} is compiled"
+        if "forward" in vars(one):
+            return f"{name} has a forward that is not its class's"
+    return None
 
 
 def module_from(

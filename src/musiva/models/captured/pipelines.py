@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from musiva.core.errors import BadCheckpoint, InvalidInput, Unavailable
-from musiva.models.captured.denoiser import CapturedDenoiser
-from musiva.models.captured.load import captured_from, module_from
+from musiva.models.captured.base import ClassDenoiser
+from musiva.models.captured.load import module_from
 from musiva.models.text import Words
 
 __all__ = ["PIPELINES", "DiffusersPrompts", "PipelineKind"]
 
 Encode = Callable[[Any, str], Words]
+Make = Callable[..., ClassDenoiser]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +45,12 @@ class PipelineKind:
     time_scale: float = 1.0
     distilled: bool = False
 
-    def denoiser(self, directory: Path, dtype: torch.dtype) -> CapturedDenoiser:
-        """Of a pipeline's directory. Raises BadCheckpoint, CannotCapture, Unavailable."""
+    def denoiser(self, directory: Path, dtype: torch.dtype, make: Make) -> ClassDenoiser:
+        """Of a pipeline's directory. make: of the class, with what the pipeline knows of it. Raises
+        BadCheckpoint, CannotCapture, Unavailable.
+        """
         module = module_from(directory / "transformer", dtype)
-        return captured_from(module, packed=self.packed, time_scale=self.time_scale)
+        return make(module, packed=self.packed, time_scale=self.time_scale)
 
     def prompts(self, directory: Path, dtype: torch.dtype, width: int | None) -> DiffusersPrompts:
         """width: of the denoiser's text. Raises BadCheckpoint, Unavailable."""

@@ -18,13 +18,15 @@ Config = Mapping[str, Any]
 class Signature:
     """The arguments of a call for one sample, by name; a dot in a name says that it is an entry of
     a mapping. multiples: sizes that have to be multiples of a number. fixed: sizes that the class
-    does not let vary. same: sizes that are always those of another name.
+    does not let vary. same: sizes that are always those of another name. before: how many tokens
+    the class returns before those of its latent, along their axis.
     """
 
     arguments: Mapping[str, Argument]
     multiples: Sizes = field(default_factory=dict)
     fixed: Sizes = field(default_factory=dict)
     same: Mapping[str, str] = field(default_factory=dict)
+    before: Extent = 0
 
     def sized(self, sizes: Sizes) -> dict[str, int]:
         """These sizes as the class allows them."""

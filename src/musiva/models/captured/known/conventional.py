@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils import _pytree as pytree
 
 from musiva.compiler import SIZES, Sizes
@@ -26,6 +30,7 @@ from musiva.compiler.arguments import (
     time,
     values,
 )
+from musiva.compiler.export import dtype_of
 from musiva.core.errors import CannotCapture
 from musiva.models.captured.known.base import Config, Signature, clip, frames_first, picture
 
@@ -128,16 +133,25 @@ def _image_ids(sizes: Sizes) -> Tensor:
 
 
 def _fails(module: nn.Module, signature: Signature) -> str:
-    """Why a call fails; empty where it does not. Nothing is computed."""
-    called = call_arguments(signature.arguments, SIZES[0], torch.Generator().manual_seed(0))
+    """Why a call fails; empty where it does not. Nothing is computed, unless values decide what."""
+    dtype, device = dtype_of(module), next((one.device for one in module.parameters()), "cpu")
+    generator = torch.Generator().manual_seed(0)
+    called = pytree.tree_map_only(
+        Tensor,
+        lambda x: x.to(device),
+        call_arguments(signature.arguments, SIZES[0], generator, dtype),
+    )
     accepts = inspect.signature(module.forward).parameters
     extra = {"return_dict": False} if "return_dict" in accepts else {}
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        with mode, torch.no_grad():
-            fakes = pytree.tree_map_only(Tensor, mode.from_tensor, called)
-            assert isinstance(fakes, Mapping)
-            found = pytree.tree_leaves(module(**fakes, **extra))
+        try:
+            with mode, torch.no_grad():
+                fakes = pytree.tree_map_only(Tensor, mode.from_tensor, called)
+                found = pytree.tree_leaves(module(**fakes, **extra))
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            with torch.no_grad():
+                found = pytree.tree_leaves(module(**called, **extra))
     except Exception as error:  # whatever the model's own code raises for other shapes
         return f"{type(error).__name__}: {error}"
     return "" if any(isinstance(one, Tensor) for one in found) else "it returns no tensor"

@@ -273,6 +273,7 @@ def qwen_image_21(c: Config) -> Signature:
             "encoder_hidden_states_mask": mask("words"),
         },
         multiples={"rows": 2, "columns": 2},
+        before="words",
     )
 
 
