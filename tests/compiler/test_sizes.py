@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from musiva.compiler import SIZES as CAPTURED_AT
+from musiva.compiler import Sizes
 from musiva.compiler.sizes import fit
 
 SIZES = (
@@ -61,3 +63,17 @@ def test_places_behind_a_padded_text() -> None:
     found = fit([33, 65, 33], sizes)
     assert found is not None
     assert [found.value({"rows": 3, "words": n}) for n in (32, 33, 64)] == [33, 65, 65]
+
+
+def test_a_sum_that_is_rounded_up_comes_before_what_fits_by_chance() -> None:
+    """Of Z-Image: at the sizes of a capture, 32 for each 16 tokens begun would fit too."""
+
+    def length(s: Sizes) -> int:
+        return 32 * (-(-s["rows"] * s["columns"] // 32) + -(-s["words"] // 32))
+
+    seen = [{name: one[name] for name in ("rows", "columns", "words")} for one in CAPTURED_AT]
+    found = fit([length(s) for s in seen], seen)
+    assert found is not None
+    for rows, columns, words in ((10, 7, 23), (7, 13, 33), (64, 64, 300)):
+        other = {"rows": rows, "columns": columns, "words": words}
+        assert found.value(other) == length(other)

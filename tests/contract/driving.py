@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from musiva.core.pack import Grid
-from musiva.core.types import COMPUTE, GATES, Action, Gate
+from musiva.core.types import COMPUTE, GATES, Action, Gate, Prompt
 from musiva.engine.pipeline import Defaults, Pipeline
 from musiva.models.text import Words
 from musiva.ops.linear import Linears, choose_kernel
@@ -53,8 +53,8 @@ class DrawnPrompts:
     def tokenize(self, prompt: str) -> list[int]:
         return list(prompt.encode())
 
-    def words(self, prompts: Sequence[str]) -> list[Words]:
-        seeds = [zlib.crc32(prompt.encode()) for prompt in prompts]
+    def words(self, prompts: Sequence[Prompt]) -> list[Words]:
+        seeds = [zlib.crc32(prompt.text.encode()) for prompt in prompts]
         return [
             Words(torch.randn(1 + s % 23, self.width, generator=torch.Generator().manual_seed(s)))
             for s in seeds
@@ -125,7 +125,7 @@ def pipeline_of(name: str, *, clipped: bool = False) -> ContractPipeline:
         name=name,
         denoiser=denoiser,
         text=DrawnPrompts(denoiser.text_width),
-        vae=SimpleNamespace(downscale=1, parameters=tuple, widest_at_pixels=0.0),
+        vae=SimpleNamespace(downscale=1, parameters=tuple, held_at_pixels=0.0),
         noise=CLIPPED if clipped else FLOW,
         defaults=Defaults(size=(8 * unit, 8 * unit), min_side=2 * unit, max_side=64),
         linears=Linears(choose_kernel(torch.float32)),

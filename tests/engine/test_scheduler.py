@@ -95,7 +95,7 @@ def test_prompts_are_encoded_once_and_dropped_when_no_one_needs_them() -> None:
         admit(state, [sample(i)])
     scheduler = Scheduler.Config(kept_texts=1).build()
     plans = run_null(state, scheduler)
-    encoded = [item.prompt for p in plans if p.kind is Kind.ENCODE for item in p.items]
+    encoded = [item.prompt.text for p in plans if p.kind is Kind.ENCODE for item in p.items]
     assert sorted(encoded) == ["", "prompt 0", "prompt 1", "prompt 2"]
     admit(state, [sample(9)])
     run_null(state, scheduler)

@@ -90,7 +90,7 @@ def test_a_key_of_another_scheduler_warns_and_has_no_effect() -> None:
         ),
         ({**EULER, "invert_sigmas": True}, "invert_sigmas"),
         ({**EULER, "stochastic_sampling": True}, "stochastic_sampling"),
-        ({**EULER, "shift_terminal": 0.1}, "shift_terminal: got 0.1; supported: null"),
+        ({**EULER, "shift_terminal": 1.0}, "shift_terminal: got 1.0; supported: a number from 0"),
         ({**EULER, "shift": "3"}, "shift: got '3'"),
         ({**EULER, "shift": math.nan}, "shift: got nan"),
         ({**EULER, "num_train_timesteps": 0}, "num_train_timesteps: got 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -262,6 +263,44 @@ def test_spacing_and_shift_given_by_the_user(
         NoiseModel(prediction="flow"), sampler, 9, spacing=spacing, shift=shift
     )
     assert run_both(schedule, reference_with_steps(scheduler, values, 9), seed=6) <= TOLERANCE
+
+
+@pytest.mark.parametrize("steps", STEPS[1:])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"shift_terminal": 0.1, "shift": 2.0},
+        {"shift_terminal": 0.02, "use_karras_sigmas": True},
+    ],
+)
+def test_a_path_that_is_stretched_to_its_last_level(values: dict[str, object], steps: int) -> None:
+    noise = NoiseModel.from_config(config_of(FlowMatchEulerDiscreteScheduler, values))
+    schedule = build_schedule(noise, None, steps)
+    reference = reference_with_steps(FlowMatchEulerDiscreteScheduler, values, steps)
+    assert list(schedule.timesteps) == reference.timesteps.tolist()
+    assert schedule.sigmas[-2] == pytest.approx(values["shift_terminal"], abs=1e-6)
+    assert run_both(schedule, reference, seed=steps) <= TOLERANCE
+
+
+def test_a_single_step_is_all_the_way() -> None:
+    noise = NoiseModel(prediction="flow", shift_terminal=0.1)
+    assert build_schedule(noise, None, 1).sigmas == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("tokens", [6, 1024, 9000])
+@pytest.mark.parametrize("values", [{}, {"shift_terminal": 0.02}])
+def test_levels_that_a_pipeline_gives_by_the_size(values: dict[str, object], tokens: int) -> None:
+    """As those of FLUX and Qwen-Image do, with numbers of the latter."""
+    shifts = {"base_shift": 0.5, "max_shift": 0.9, "max_image_seq_len": 8192}
+    values = {**values, **shifts, "use_dynamic_shifting": True}
+    noise = NoiseModel.from_config(config_of(FlowMatchEulerDiscreteScheduler, values))
+    noise = replace(noise, timestep_spacing="even")
+    schedule = build_schedule(noise, None, 9, shift=noise.shift_of(tokens))
+    reference = FlowMatchEulerDiscreteScheduler(**values)
+    mu = 0.5 + (tokens - 256) * (0.9 - 0.5) / (8192 - 256)
+    reference.set_timesteps(sigmas=[1 - i / 9 for i in range(9)], mu=mu)
+    assert schedule.timesteps == pytest.approx(reference.timesteps.tolist(), abs=1e-3)
+    assert run_both(schedule, reference, seed=7) <= TOLERANCE
 
 
 @pytest.mark.parametrize("case", ["ddim-clipped", "ddim-sd", "ddim-v-clipped", "ddim-trailing"])

@@ -283,3 +283,17 @@ def test_guidance() -> None:
     assert torch.equal(guide(conditional, unconditional, 1.0), conditional)
     assert torch.equal(guide(conditional, unconditional, 4.0), torch.tensor([-5.0, 11.0]))
     assert guide(conditional.bfloat16(), unconditional.bfloat16(), 4.0).dtype == torch.float32
+
+
+def test_guidance_that_keeps_the_length_of_each_token() -> None:
+    generator = torch.Generator().manual_seed(0)
+    conditional, unconditional = torch.randn(2, 5, 8, generator=generator).unbind(0)
+    guided = guide(conditional, unconditional, 4.0, "kept_norm")
+    plain = guide(conditional, unconditional, 4.0)
+    for mine, wanted, direction in zip(guided, conditional, plain, strict=True):
+        assert float(mine.norm()) == pytest.approx(float(wanted.norm()), rel=1e-5)
+        along = torch.nn.functional.cosine_similarity(mine, direction, dim=0)
+        assert float(along) == pytest.approx(1.0, abs=1e-6)
+    # A token of which nothing is left has no direction, and stays where it is.
+    nothing = torch.zeros(1, 8)
+    assert torch.equal(guide(nothing, nothing, 4.0, "kept_norm"), nothing)

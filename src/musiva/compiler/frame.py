@@ -41,8 +41,8 @@ class Frame:
     layers: Mapping[str, nn.Linear]
     convolutions: Mapping[str, nn.Conv2d]
     place: Callable[[str, int], Tensor]
-    merged: Mapping[str, Sequence[str]]
-    together: Callable[[str], nn.Linear]
+    merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    together: Callable[[str], nn.Linear] | None = None
     extras: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     _rows: dict[Streams, Tensor] = field(default_factory=dict)
@@ -102,6 +102,7 @@ class Frame:
         layers = {one: self.layers[one] for one in self.merged[name]}
         if torch.is_grad_enabled():
             return [run.linear(one, layer, x, self.pack) for one, layer in layers.items()]
+        assert self.together is not None, "who has merged layers can make them"
         y = run.linear(name, self.together(name), x, self.pack)
         return y.split([layer.out_features for layer in layers.values()], -1)
 

@@ -80,31 +80,35 @@ def fit(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None
             if all(x + y + offset == n for x, y, n in zip(a, b, numbers, strict=True)):
                 constant = ((Fraction(offset), ()),) if offset else ()
                 return Expression(((Fraction(1), one), (Fraction(1), two), *constant))
-    return _rounded(numbers, lengths) or _behind_rounded(numbers, lengths)
+    return (
+        _rounded(numbers, lengths, False)
+        or _rounded(numbers, lengths, True)
+        or _behind_rounded(numbers, lengths)
+    )
 
 
-def _rounded(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None:
+def _rounded(numbers: Sequence[int], lengths: Sequence[Lengths], twice: bool) -> Expression | None:
     """Products of halves, quarters, ... of sizes, or of their product, each rounded up; what is
-    missing to that; sums of two.
+    missing to that; sums of two. twice: see `_factor`.
     """
     products = list(_products(lengths))
     for names, exact in products:
         for divisor in DIVISORS:
             whole = (f"{';'.join(names)}//{divisor}",)
             for chosen in dict.fromkeys((whole, tuple(f"{name}//{divisor}" for name in names))):
-                factor = _factor(_values(chosen, lengths), numbers, divisor)
+                factor = _factor(_values(chosen, lengths), numbers, divisor, twice)
                 if factor:
                     return Expression(((factor, chosen),))
             pairs = zip(_values(whole, lengths), exact, strict=True)
             missing = [up - Fraction(value, divisor) for up, value in pairs]
-            factor = _factor(missing, numbers, divisor)
+            factor = _factor(missing, numbers, divisor, twice)
             if factor:
                 return Expression(((factor, whole), (-factor / divisor, names)))
     for (one, _), (two, _) in combinations(products, 2):
         for divisor in DIVISORS:
             wholes = [(f"{';'.join(names)}//{divisor}",) for names in (one, two)]
             sums = [x + y for x, y in zip(*(_values(w, lengths) for w in wholes), strict=True)]
-            factor = _factor(sums, numbers, divisor)
+            factor = _factor(sums, numbers, divisor, twice)
             if factor:
                 return Expression(tuple((factor, whole) for whole in wholes))
     return None
@@ -128,16 +132,17 @@ def _values(names: Sequence[str], lengths: Sequence[Lengths]) -> list[int]:
 
 
 def _factor(
-    values: Sequence[Fraction | int], numbers: Sequence[int], divisor: int
+    values: Sequence[Fraction | int], numbers: Sequence[int], divisor: int, twice: bool
 ) -> Fraction | None:
     """What all values times it are the numbers, if it is a count of parts, or of what is in them
-    along one axis or two: with other factors much would fit by chance.
+    along one axis, or else, `twice`, along two: with other factors much would fit by chance.
     """
     if not values[0]:
         return None
     factor = Fraction(numbers[0]) / values[0]
     fits = all(factor * v == n for v, n in zip(values, numbers, strict=True))
-    return factor if fits and factor in (1, divisor, 2 * divisor, divisor**2) else None
+    allowed = (2 * divisor, divisor**2) if twice else (1, divisor)
+    return factor if fits and factor in allowed else None
 
 
 def _length(name: str, lengths: Lengths) -> int:

@@ -26,6 +26,7 @@ __all__ = [
     "Level",
     "Outcome",
     "Path",
+    "Prompt",
     "Report",
     "Request",
     "StepPlan",
@@ -42,6 +43,16 @@ class Path:
     sampler: str | None = None
     spacing: str | None = None
     shift: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the words of a branch are made of. negative: what a picture keeps away from, which some
+    pipelines encode in another way.
+    """
+
+    text: str
+    negative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,12 @@ class Request:
         return self.guidance > 1.0 and not self.distilled
 
     @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """One for each branch, the conditional one first."""
+        prompt = Prompt(self.prompt)
+        return (prompt, Prompt(self.negative_prompt, negative=True)) if self.guided else (prompt,)
+
+    @property
     def without_effect(self) -> tuple[str, ...]:
         """What was asked for and changes nothing, as "FIELD: why"; users are told."""
         if self.negative_prompt and self.distilled:
@@ -119,9 +136,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EncodeItem:
-    """Encode a prompt into slot `text/<prompt>`."""
+    """Encode a prompt into a slot of its own."""
 
-    prompt: str
+    prompt: Prompt
 
 
 # What a gate can measure in the middle of a forward -> the residual that is held where it stays
@@ -205,7 +222,7 @@ class DenoiseItem:
     path: Path
     seed: int
     size: tuple[int, int]
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     guidance: float
     fresh: bool
     preview: bool = False
@@ -219,7 +236,7 @@ class DenoiseItem:
         return self.actions[-1].compute
 
     @property
-    def computed_prompts(self) -> tuple[str, ...]:
+    def computed_prompts(self) -> tuple[Prompt, ...]:
         """Those of the branches that the model runs on."""
         if not self.computes:
             return ()
@@ -259,7 +276,7 @@ class StepPlan:
     kind: Kind
     items: tuple[EncodeItem, ...] | tuple[DenoiseItem, ...] | tuple[DecodeItem, ...]
     release: tuple[str, ...] = ()
-    drop_texts: tuple[str, ...] = ()
+    drop_texts: tuple[Prompt, ...] = ()
 
 
 # One for each tile, in row-major order.

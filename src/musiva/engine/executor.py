@@ -26,6 +26,7 @@ from musiva.core.types import (
     Kind,
     Outcome,
     Path,
+    Prompt,
     StepPlan,
     StepResult,
 )
@@ -45,7 +46,6 @@ from musiva.policy import Anchors
 from musiva.samplers import (
     Schedule,
     build_schedule,
-    guide,
     initial_scale,
     predicted_clean,
     prediction_from_clean,
@@ -105,7 +105,7 @@ class InlineExecutor:
         self.gates = Gates(pipeline.denoiser, self.run, self.store)
         self.store_figures: Figures = self.store.figures()
         self._slots: dict[str, Slot] = {}
-        self._texts: dict[str, Words] = {}
+        self._texts: dict[Prompt, Words] = {}
         self._packs: OrderedDict[object, Pack] = OrderedDict()
         self._latent_preview: LatentPreview | None = None
         self._kriging = pipeline.kriging
@@ -365,12 +365,12 @@ class InlineExecutor:
         conditional_LC, *other = predictions
         if not other:
             away_LC = slot.away.forecast(place, item.actions[-1].order)
-            return guide(conditional_LC, conditional_LC + away_LC, item.guidance)
+            return self.pipeline.guided(conditional_LC, conditional_LC + away_LC, item.guidance)
         if item.coarse(1):
             other = [self._refined(item, other[0])]
         if item.keep:
             slot.away = slot.away.add(other[0] - conditional_LC, place, item.keep)
-        return guide(conditional_LC, other[0], item.guidance)
+        return self.pipeline.guided(conditional_LC, other[0], item.guidance)
 
     def _refined(self, item: DenoiseItem, prediction_LC: Tensor) -> Tensor:
         """On the grid of the sample, the prediction that a branch made on a coarser one."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from musiva.core.errors import InvalidInput
 from musiva.core.pack import ROW_ALIGN
@@ -28,14 +29,15 @@ class Footprint:
         self.pipeline = pipeline
         total = device_bytes(pipeline.device)
         # Kernels keep their own copy of the denoiser's.
-        kept = pipeline.text.num_bytes + 2 * _bytes(pipeline.denoiser) + _bytes(pipeline.vae)
+        kept = 2 * _bytes(pipeline.denoiser.parameters()) + _bytes(pipeline.vae.parameters())
+        kept += pipeline.text.num_bytes
         self.free = None if total is None else total - kept
         layers = [m for m in pipeline.denoiser.modules() if isinstance(m, nn.Linear)]
         widest = max((m.in_features + m.out_features for m in layers), default=0)
         size_of = next(pipeline.denoiser.parameters()).element_size()
         self._row_bytes = COPIES * widest * size_of
         # The autoencoder is always exact.
-        self._pixel_bytes = COPIES * torch.float32.itemsize * pipeline.vae.widest_at_pixels
+        self._pixel_bytes = torch.float32.itemsize * pipeline.vae.held_at_pixels
 
     def needs(self, size: tuple[int, int], branches: int) -> int:
         """Bytes of the largest step of a picture, beside the weights."""
@@ -54,8 +56,8 @@ class Footprint:
             raise InvalidInput("size", f"{size[0]}x{size[1]}", allowed)
 
 
-def _bytes(module: nn.Module) -> int:
-    return sum(weight.nbytes for weight in module.parameters())
+def _bytes(weights: Iterable[Tensor]) -> int:
+    return sum(weight.nbytes for weight in weights)
 
 
 def device_bytes(device: torch.device) -> int | None:

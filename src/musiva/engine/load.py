@@ -14,9 +14,9 @@ from musiva.engine.fallback import runnable
 from musiva.engine.pipeline import Defaults, Pipeline
 from musiva.engine.predict import read_denoiser
 from musiva.models import load_weights, read_config
-from musiva.models.captured import PIPELINES
+from musiva.models.captured import PIPELINES, read_autoencoder
 from musiva.models.text import Prompts, TextEncoder
-from musiva.models.vae import AutoencoderKL
+from musiva.models.vae import Autoencoder, AutoencoderKL
 from musiva.ops.linear import Linears, choose_kernel
 from musiva.policy import Calibration
 from musiva.samplers import NoiseModel
@@ -67,7 +67,7 @@ def load_pipeline(
     for part in ("transformer", "vae", "scheduler", *named):
         if not (directory / part).is_dir():
             raise BadCheckpoint(f"{directory}: {part}/ is missing")
-    vae = _autoencoder(directory)
+    vae = _autoencoder(directory / "vae", where)
     noise = NoiseModel.from_config(read_config(directory / "scheduler", "scheduler_config.json"))
     config = read_config(directory / "transformer")
     kind = PIPELINES.get(name)
@@ -99,7 +99,7 @@ def load_pipeline(
         name=directory.resolve().name,
         denoiser=denoiser,
         text=text,
-        vae=_channels_last(vae.to(where, torch.float32)).eval().requires_grad_(False),
+        vae=vae,
         noise=noise,
         defaults=Defaults.read(directory, native, unit, otherwise),
         linears=Linears(kernel),
@@ -107,17 +107,18 @@ def load_pipeline(
         unit=unit,
         calibration=Calibration.read(directory),
         distilled=kind is not None and kind.distilled,
+        rule="linear" if kind is None else kind.rule,
     )
 
 
-def _autoencoder(directory: FilePath) -> AutoencoderKL:
-    config = read_config(directory / "vae")
-    name = config.get("_class_name", "AutoencoderKL")
-    if name != "AutoencoderKL":
-        raise BadCheckpoint(f"{directory / 'vae'}: {name!r} is not supported; AutoencoderKL is")
+def _autoencoder(directory: FilePath, device: torch.device) -> Autoencoder:
+    """Ours where it is of that class, else the class itself."""
+    config = read_config(directory)
+    if config.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
+        return read_autoencoder(directory).to(device)
     vae = AutoencoderKL.from_config(config)
-    load_weights(vae, directory / "vae")
-    return vae
+    load_weights(vae, directory)
+    return _channels_last(vae.to(device, torch.float32)).eval().requires_grad_(False)
 
 
 def _number(config: Mapping[str, object], key: str, default: int) -> int:

@@ -19,10 +19,10 @@ from musiva.core.errors import BadCheckpoint, InvalidInput
 from musiva.core.pack import Grid
 from musiva.models import Denoiser, read_config
 from musiva.models.text import Prompts, Words
-from musiva.models.vae import AutoencoderKL
+from musiva.models.vae import Autoencoder
 from musiva.ops.linear import Linears
 from musiva.policy import Calibration, Kriging
-from musiva.samplers import NoiseModel
+from musiva.samplers import NoiseModel, Rule, guide
 
 __all__ = ["Defaults", "Pipeline"]
 
@@ -71,13 +71,14 @@ class Defaults:
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """name: what users call the model. unit: sides of pictures are multiples of it, in pixels.
-    distilled: guidance is an input of the model, which has no second branch.
+    distilled: guidance is an input of the model, which has no second branch. rule: how both
+    branches are joined, where there are two.
     """
 
     name: str
     denoiser: Denoiser
     text: Prompts
-    vae: AutoencoderKL
+    vae: Autoencoder
     noise: NoiseModel
     defaults: Defaults
     linears: Linears
@@ -85,6 +86,7 @@ class Pipeline:
     unit: int
     calibration: Calibration | None = None
     distilled: bool = False
+    rule: Rule = "linear"
 
     @property
     def kriging(self) -> Kriging | None:
@@ -144,6 +146,10 @@ class Pipeline:
             found[name] = torch.cat([table, pad])
         return found
 
+    def guided(self, conditional_LC: Tensor, other_LC: Tensor, guidance: float) -> Tensor:
+        """One prediction of both branches."""
+        return guide(conditional_LC, other_LC, guidance, self.rule)
+
     def clean_channels(self, prediction_LC: Tensor) -> Tensor:
         """Without the channels that some models add for a learned variance, which no solver here
         reads.
@@ -162,13 +168,14 @@ class Pipeline:
     @property
     def decode_parts(self) -> Sequence[Callable[[Tensor], Tensor]]:
         """What `decode` does, one after the other."""
-        first, *others, last = self.vae.decode_parts
+        first, *others = self.vae.decode_parts
         dtype = next(self.vae.parameters()).dtype
 
         def begin(latent_CHW: Tensor) -> Tensor:
             return first(self.vae.unscale(latent_CHW[None].to(dtype)))
 
-        return [begin, *others, lambda x_1CHW: last(x_1CHW)[0]]
+        *parts, last = begin, *others
+        return [*parts, lambda x_1CHW: last(x_1CHW)[0]]
 
     @property
     def decode_shares(self) -> Sequence[float]:

@@ -19,13 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from musiva.models.vae import AutoencoderKL
+from musiva.models.vae import Autoencoder
 
 __all__ = ["LatentPreview", "synthetic_pictures"]
 
 NUM_PICTURES = 32
 POSITIONS_PER_SIDE = 8
 SHAPES_PER_PICTURE = 4
+# That are encoded at once.
+PIXELS_TOGETHER = 1 << 17
 # Of the mean variance of the numbers that the map reads.
 RIDGE = 1e-4
 
@@ -41,14 +43,16 @@ class LatentPreview:
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, vae: AutoencoderKL) -> LatentPreview:
+    def fit(cls, vae: Autoencoder) -> LatentPreview:
         """Fit to the autoencoder's own encoder and its latents' scale, in its place; deterministic,
         a fraction of a second on a CPU for a small one.
         """
         anchor, factor = next(vae.parameters()), vae.downscale
         pixels_B3HW = synthetic_pictures(NUM_PICTURES, POSITIONS_PER_SIDE * factor)
-        mean_BChw, _ = vae.encode(pixels_B3HW.to(anchor.device, anchor.dtype))
-        latent_BChw = vae.scale(mean_BChw).cpu().double()
+        given_B3HW = pixels_B3HW.to(anchor.device, anchor.dtype)
+        together = max(PIXELS_TOGETHER // given_B3HW[0, 0].numel(), 1)
+        means = [vae.encode(some_B3HW)[0] for some_B3HW in given_B3HW.split(together)]
+        latent_BChw = vae.scale(torch.cat(means)).cpu().double()
         channels = latent_BChw.shape[1]
         around_BKN = F.unfold(F.pad(latent_BChw, (1, 1, 1, 1), mode="replicate"), 3)
         blocks_BPN = F.pixel_unshuffle(pixels_B3HW.double(), factor).flatten(2)

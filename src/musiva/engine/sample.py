@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from musiva.core.errors import ExecutionFailed
 from musiva.core.pack import ROW_ALIGN
-from musiva.core.types import Action, Kind, Report, Request, TileValues
+from musiva.core.types import Action, Kind, Prompt, Report, Request, TileValues
 from musiva.engine.actions import checked
 from musiva.policy import Asks, Policy, TilePolicy, Trip
 
@@ -67,13 +67,11 @@ class SampleState:
     decode_shares: Sequence[float] = (1.0,)
     decoded: int = 0
     spent: dict[Kind, float] = field(default_factory=dict)
-    prompts: tuple[str, ...] = field(init=False)
+    prompts: tuple[Prompt, ...] = field(init=False)
     words: int = field(init=False)
 
     def __post_init__(self) -> None:
-        request = self.request
-        both = (request.prompt, request.negative_prompt)
-        self.prompts = both if request.guided else both[:1]
+        self.prompts = self.request.prompts
         self.words = num_words(self.prompts)
 
     @property
@@ -161,9 +159,9 @@ class SampleState:
         return sum(compress(self.trip.tile_tokens, tiles))
 
 
-def num_words(prompts: Sequence[str]) -> int:
+def num_words(prompts: Sequence[Prompt]) -> int:
     """About as many as a tokenizer would make; a text encoder costs little beside the rest."""
-    return sum(len(prompt.split()) + 1 for prompt in prompts)
+    return sum(len(prompt.text.split()) + 1 for prompt in prompts)
 
 
 def choose(sample: SampleState, level: int) -> tuple[Action, ...]:

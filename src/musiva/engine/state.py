@@ -14,6 +14,7 @@ from musiva.core.types import (
     EncodeItem,
     Event,
     Outcome,
+    Prompt,
     StepPlan,
     StepResult,
 )
@@ -46,7 +47,7 @@ class EngineState:
     """
 
     samples: OrderedDict[str, SampleState] = field(default_factory=OrderedDict)
-    texts: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    texts: OrderedDict[Prompt, None] = field(default_factory=OrderedDict)
     released: list[str] = field(default_factory=list)
     steps: int = 0
     arrivals: deque[Arrival] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ARRIVALS))

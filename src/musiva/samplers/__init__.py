@@ -31,7 +31,7 @@ to `build_schedule` and `step`.
 from __future__ import annotations
 
 from musiva.samplers.catalog import SAMPLERS, Sampler, build_schedule, initial_scale, step
-from musiva.samplers.guidance import guide
+from musiva.samplers.guidance import Rule, guide
 from musiva.samplers.noise import NoiseModel, Prediction
 from musiva.samplers.schedules import Grid, Schedule, ddim_grid, dpm_grid, flow_match_grid
 from musiva.samplers.solvers import (
@@ -49,6 +49,7 @@ __all__ = [
     "Memory",
     "NoiseModel",
     "Prediction",
+    "Rule",
     "Sampler",
     "Schedule",
     "Solver",

@@ -60,6 +60,7 @@ class NoiseModel:
                          * x0 (Salimans & Ho 2022, arXiv 2202.00512)
     shift                flow: timestep shift `s -> shift * s / (1 + (shift - 1) * s)` (Esser et al.
                          2024, arXiv 2403.03206); dynamic_shift instead, where it depends on size
+    shift_terminal       flow: the last sigma before 0, to which the path is stretched; 0: as it is
     beta_*               variance preserving: the table of betas; flow models do not use them
     rescale_betas_zero_snr   the last training step is pure noise (Lin et al. 2023, arXiv
                              2305.08891)
@@ -75,6 +76,7 @@ class NoiseModel:
     scheduler: str | None = None
     shift: float = 1.0
     dynamic_shift: DynamicShift | None = None
+    shift_terminal: float = 0.0
     beta_start: float = 0.0001
     beta_end: float = 0.02
     beta_schedule: BetaSchedule = "linear"
@@ -107,6 +109,7 @@ class NoiseModel:
                 scheduler=name,
                 shift=read.number("shift", 1.0, 0.01, 100.0),
                 dynamic_shift=cls._dynamic_shift(read),
+                shift_terminal=read.number("shift_terminal", 0.0, 0.0, 0.99),
                 sigma_spacing=read.sigma_spacing(),
             )
         if name == "DPMSolverMultistepScheduler":

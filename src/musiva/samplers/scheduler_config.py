@@ -40,7 +40,7 @@ _PARAMETERS: Mapping[str, Mapping[str, tuple[object, ...] | None]] = {
         "max_image_seq_len": None,
         "time_shift_type": None,
         "invert_sigmas": (False,),
-        "shift_terminal": (None,),
+        "shift_terminal": None,
         "use_karras_sigmas": None,
         "use_exponential_sigmas": None,
         "use_beta_sigmas": (False,),

@@ -103,11 +103,13 @@ def flow_match_grid(noise: NoiseModel, steps: int, spacing: str, shift: float) -
     count = noise.num_train_timesteps
     if spacing == "even":
         whole = np.linspace(1.0, 1.0 / steps, steps).astype(np.float32)
-        return _flow_grid(np.minimum(_shifted(whole, shift), 1), count)
+        sigmas = _stretched(_shifted(whole, shift), noise.shift_terminal)
+        return _flow_grid(np.minimum(sigmas, 1), count)
     largest, smallest = _shifted(np.array([count, 1], np.float32) / np.float32(count), shift)
     even = np.linspace(float(largest) * count, float(smallest) * count, steps) / count
+    sigmas = _stretched(_shifted(even, shift), noise.shift_terminal)
     # A few shifts (0.66, 1.32, ...) round the first sigma above 1, where diffusers leaves it.
-    return _flow_grid(np.minimum(_respaced(_shifted(even, shift), steps, spacing), 1), count)
+    return _flow_grid(np.minimum(_respaced(sigmas, steps, spacing), 1), count)
 
 
 def _flow_grid(sigmas: Array, count: int) -> Grid:
@@ -188,6 +190,14 @@ def _integer_timesteps(
 
 def _shifted(sigmas: Array, shift: float) -> Array:
     return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def _stretched(sigmas: Array, terminal: float) -> Array:
+    """The same, with `terminal` for the last; a single step is all the way and stays."""
+    clean = 1 - sigmas
+    if not terminal or clean[-1] <= 0:
+        return sigmas
+    return 1 - clean / (clean[-1] / (1 - terminal))
 
 
 def _respaced(sigmas: Array, steps: int, spacing: str) -> Array:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from musiva.core.types import Action, DecodeItem, DenoiseItem, EncodeItem, Kind
+from musiva.core.types import Action, DecodeItem, DenoiseItem, EncodeItem, Kind, Prompt
 from musiva.engine.sample import SampleState, Stage, choose
 from musiva.engine.scheduler.base import Turn, View
 
@@ -70,7 +70,7 @@ class Former:
         return DecodeItem(sample.id, sample.decoded, last if last < len(shares) else None)
 
     def _prompts(self, view: View, turns: Sequence[Turn]) -> tuple[EncodeItem, ...]:
-        prompts: dict[str, None] = {}
+        prompts: dict[Prompt, None] = {}
         spare = math.inf
         for turn in turns:
             new = [p for p in turn.sample.prompts if p not in view.state.texts]

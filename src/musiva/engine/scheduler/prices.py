@@ -6,7 +6,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from musiva.core.pack import ROW_ALIGN
-from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Kind, Request, StepPlan
+from musiva.core.types import (
+    DecodeItem,
+    DenoiseItem,
+    EncodeItem,
+    Kind,
+    Prompt,
+    Request,
+    StepPlan,
+)
 from musiva.cost import CostModel, Work
 from musiva.engine.sample import SampleState, Stage, num_words
 from musiva.engine.state import EngineState
@@ -73,7 +81,7 @@ class Tariff:
 
     def alone(self, request: Request, rows: int, evaluations: int) -> float:
         """Seconds of the dense run of a request, if nothing else is there. rows: of one picture."""
-        prompts = (request.prompt, request.negative_prompt) if request.guided else (request.prompt,)
+        prompts = request.prompts
         encode = self.encoding(len(prompts), num_words(prompts))
         denoise = _evaluation(rows, len(prompts), request.num_images)
         seconds = encode + evaluations * self.cost.seconds(denoise)
@@ -95,7 +103,7 @@ class Prices:
 
     tariff: Tariff
     drift: Mapping[Kind, float]
-    texts: Collection[str]
+    texts: Collection[Prompt]
 
     @classmethod
     def of(cls, tariff: Tariff, state: EngineState) -> Prices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from musiva.models.captured.autoencoders import DiffusersAutoencoder, read_autoencoder
 from musiva.models.captured.base import ClassDenoiser
 from musiva.models.captured.denoiser import CapturedDenoiser
 from musiva.models.captured.known import signature_of
@@ -15,6 +16,7 @@ __all__ = [
     "PIPELINES",
     "CapturedDenoiser",
     "ClassDenoiser",
+    "DiffusersAutoencoder",
     "PipelineKind",
     "Sample",
     "Signature",
@@ -23,6 +25,7 @@ __all__ = [
     "captured_from",
     "module_from",
     "read",
+    "read_autoencoder",
     "signature_of",
     "whole_from",
 ]

@@ -16,7 +16,7 @@ from musiva.core.errors import CannotCapture
 from musiva.core.pack import Pack
 from musiva.core.run import Run, Streams
 from musiva.models.base import Inputs, SegmentFn
-from musiva.models.captured.base import ClassDenoiser
+from musiva.models.captured.base import ClassDenoiser, latent_of
 from musiva.models.captured.calls import forget
 from musiva.models.captured.known.base import Signature
 from musiva.models.captured.whole import WholeDenoiser, whole_from
@@ -43,12 +43,17 @@ class CapturedDenoiser(ClassDenoiser):
         backwards: bool = False,
     ) -> None:
         program = captured.program
+        layouts = {name: (own, recipe.dims) for name, (_, own, recipe) in program.inputs.items()}
+        prediction = program.outputs[0][2].dims
+        if not any(isinstance(axis, str) for dim in prediction for axis in dim):
+            # It ran sample by sample to the end: what comes out is laid out as what went in.
+            _, prediction = layouts[latent_of(captured.module, signature.arguments)]
         super().__init__(
             captured.module,
             signature,
             axes=captured.axes,
-            layouts={name: (own, recipe.dims) for name, (_, own, recipe) in program.inputs.items()},
-            prediction=program.outputs[0][2].dims,
+            layouts=layouts,
+            prediction=prediction,
             places=captured.analysis.places,
             packed=packed,
             time_scale=time_scale,

@@ -5,24 +5,26 @@ encoders and tokenizers, and what they are called with by default.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from musiva.core.errors import BadCheckpoint, InvalidInput, Unavailable
+from musiva.core.types import Prompt
 from musiva.models.captured.base import ClassDenoiser
 from musiva.models.captured.load import module_from
 from musiva.models.text import Words
 
 __all__ = ["PIPELINES", "DiffusersPrompts", "PipelineKind"]
 
-Encode = Callable[[Any, str], Words]
+Encode = Callable[[Any, Prompt], Words]
 Make = Callable[..., ClassDenoiser]
 
 
@@ -32,7 +34,8 @@ class PipelineKind:
     fit, where it is not cut; max_words: of it. steps, guidance: what the pipeline does by default.
     spacing: of its noise levels, where it sets them itself. packed: positions of the latent along
     each side of what the class takes as a token. time_scale: of the class's time over the
-    schedule's. distilled: guidance is an input, where the class takes it at all.
+    schedule's, beside what its config says. backwards: see `CapturedDenoiser`. rule: of guidance,
+    `musiva.samplers.guide`. distilled: guidance is an input, where the class takes it at all.
     """
 
     encode: Encode
@@ -43,14 +46,18 @@ class PipelineKind:
     spacing: str | None = None
     packed: int = 1
     time_scale: float = 1.0
+    backwards: bool = False
+    rule: Literal["linear", "kept_norm"] = "linear"
     distilled: bool = False
 
     def denoiser(self, directory: Path, dtype: torch.dtype, make: Make) -> ClassDenoiser:
         """Of a pipeline's directory. make: of the class, with what the pipeline knows of it. Raises
         BadCheckpoint, CannotCapture, Unavailable.
         """
-        module = module_from(directory / "transformer", dtype)
-        return make(module, packed=self.packed, time_scale=self.time_scale)
+        module: Any = module_from(directory / "transformer", dtype)
+        # Sana's pipeline multiplies the time by it.
+        scale = self.time_scale * float(module.config.get("timestep_scale", 1.0))
+        return make(module, packed=self.packed, time_scale=scale, backwards=self.backwards)
 
     def prompts(self, directory: Path, dtype: torch.dtype, width: int | None) -> DiffusersPrompts:
         """width: of the denoiser's text. Raises BadCheckpoint, Unavailable."""
@@ -94,10 +101,10 @@ class DiffusersPrompts:
         return ids
 
     @torch.no_grad()
-    def words(self, prompts: Sequence[str]) -> list[Words]:
+    def words(self, prompts: Sequence[Prompt]) -> list[Words]:
         """One by one, so that nothing depends on who else asks."""
         for prompt in prompts:
-            self.tokenize(prompt)
+            self.tokenize(prompt.text)
         with _quiet():
             return [self._kind.encode(self._pipeline, prompt) for prompt in prompts]
 
@@ -144,16 +151,43 @@ def _quiet() -> Any:
             logger.setLevel(level)
 
 
-def _stable_diffusion_3(pipeline: Any, prompt: str) -> Words:
+def _stable_diffusion_3(pipeline: Any, prompt: Prompt) -> Words:
     rows, _, pooled, _ = pipeline.encode_prompt(
-        prompt, None, None, device=pipeline.device, do_classifier_free_guidance=False
+        prompt.text, None, None, device=pipeline.device, do_classifier_free_guidance=False
     )
     return Words(rows[0], {"pooled_projections": pooled[0]})
 
 
-def _flux(pipeline: Any, prompt: str) -> Words:
-    rows, pooled, _ = pipeline.encode_prompt(prompt, None, device=pipeline.device)
+def _flux(pipeline: Any, prompt: Prompt) -> Words:
+    rows, pooled, _ = pipeline.encode_prompt(prompt.text, None, device=pipeline.device)
     return Words(rows[0], {"pooled_projections": pooled[0]})
+
+
+def _sana(pipeline: Any, prompt: Prompt) -> Words:
+    """What tells the text encoder to embellish a prompt is not said of a negative one."""
+    told = None if prompt.negative else _default(pipeline, "complex_human_instruction")
+    rows, mask, _, _ = pipeline.encode_prompt(
+        prompt.text, False, device=pipeline.device, complex_human_instruction=told
+    )
+    return Words(rows[0][mask[0].bool()])
+
+
+def _qwen_image(pipeline: Any, prompt: Prompt) -> Words:
+    most = _default(pipeline, "max_sequence_length")
+    rows, _ = pipeline.encode_prompt(prompt.text, device=pipeline.device, max_sequence_length=most)
+    return Words(rows[0])
+
+
+def _z_image(pipeline: Any, prompt: Prompt) -> Words:
+    (rows,), _ = pipeline.encode_prompt(
+        prompt.text, device=pipeline.device, do_classifier_free_guidance=False
+    )
+    return Words(rows)
+
+
+def _default(pipeline: Any, name: str) -> Any:
+    """Of an argument of a pipeline's call."""
+    return inspect.signature(type(pipeline).__call__).parameters[name].default
 
 
 PIPELINES: Mapping[str, PipelineKind] = {
@@ -172,5 +206,35 @@ PIPELINES: Mapping[str, PipelineKind] = {
         packed=2,
         time_scale=1e-3,
         distilled=True,
+    ),
+    # Of the 300 rows that are kept, one is the instruction's last.
+    "SanaPipeline": PipelineKind(
+        encode=_sana,
+        tokenizers=("tokenizer",),
+        max_words=299,
+        steps=20,
+    ),
+    # Of 512, the end of the question and the beginning of the answer take 5.
+    "QwenImagePipeline": PipelineKind(
+        encode=_qwen_image,
+        tokenizers=("tokenizer",),
+        max_words=507,
+        steps=50,
+        guidance=4.0,
+        spacing="even",
+        packed=2,
+        time_scale=1e-3,
+        rule="kept_norm",
+    ),
+    # Of 512, the question and the beginning of the answer take 8. Its own guidance counts from 0.
+    "ZImagePipeline": PipelineKind(
+        encode=_z_image,
+        tokenizers=("tokenizer",),
+        max_words=504,
+        steps=50,
+        guidance=6.0,
+        spacing="even",
+        time_scale=1e-3,
+        backwards=True,
     ),
 }

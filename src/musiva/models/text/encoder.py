@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from musiva.core.errors import BadCheckpoint
+from musiva.core.types import Prompt
 from musiva.models.text.t5 import LinearFn, T5Encoder, plain_linear, t5_tensors
 from musiva.models.text.tokenizer import Tokenizer, normalise
 from musiva.models.text.words import Words
@@ -94,6 +95,6 @@ class TextEncoder:
         """
         return self.model([torch.tensor(self.tokenize(text)) for text in prompts], linear=linear)
 
-    def words(self, prompts: Sequence[str]) -> list[Words]:
+    def words(self, prompts: Sequence[Prompt]) -> list[Words]:
         """The same, as pipelines ask for it (`musiva.models.text.Prompts`)."""
-        return [Words(rows_LD) for rows_LD in self.encode(prompts)]
+        return [Words(rows_LD) for rows_LD in self.encode([prompt.text for prompt in prompts])]

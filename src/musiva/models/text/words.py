@@ -8,6 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from musiva.core.types import Prompt
+
 __all__ = ["Prompts", "Words"]
 
 
@@ -40,6 +42,6 @@ class Prompts(Protocol):
         """
         ...
 
-    def words(self, prompts: Sequence[str]) -> list[Words]:
+    def words(self, prompts: Sequence[Prompt]) -> list[Words]:
         """What prompts are to the denoiser. Raises InvalidInput as `tokenize` does."""
         ...

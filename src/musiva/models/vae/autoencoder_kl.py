@@ -20,6 +20,8 @@ from musiva.core.errors import BadCheckpoint
 __all__ = ["AutoencoderKL", "AutoencoderKLConfig"]
 
 EPS = 1e-6
+# What a layer reads and writes is there at once, and a copy of it for a norm or an activation.
+COPIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,11 @@ class AutoencoderKL(nn.Module):
         """Pixels per latent position along each side."""
         return 2 ** (len(self.config.block_out_channels) - 1)
 
+    @property
+    def frame_downscale(self) -> int:
+        """It makes pictures."""
+        return 1
+
     def encode(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels in -1..1 to (mean, log variance), both `[B, latent_channels, H/f, W/f]`, not yet
         scaled.
@@ -167,6 +174,11 @@ class AutoencoderKL(nn.Module):
         """Of the multiplications of `decode`, those of each part, attention's products apart."""
         costs = self.decoder.part_costs
         return [cost / sum(costs) for cost in costs]
+
+    @property
+    def held_at_pixels(self) -> float:
+        """The most numbers a pixel that `decode` holds at once, about."""
+        return COPIES * self.widest_at_pixels
 
     @property
     def widest_at_pixels(self) -> float:

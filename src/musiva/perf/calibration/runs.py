@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from musiva.core.pack import Grid, Pack, coarser, patchify
-from musiva.core.types import Action, Path
+from musiva.core.types import Action, Path, Prompt
 from musiva.engine.coarse import doubled, halved
 from musiva.engine.gap import Gaps
 from musiva.engine.pipeline import Pipeline
@@ -23,7 +23,6 @@ from musiva.samplers import (
     Memory,
     Schedule,
     build_schedule,
-    guide,
     initial_scale,
     leap,
     predicted_clean,
@@ -36,6 +35,7 @@ __all__ = ["Gap", "Prompts"]
 # Samples of a pack.
 TOGETHER = 4
 HELD = Action(compute=False, order=1, calibrated=True)
+NOTHING = Prompt("", negative=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,15 @@ class Prompts:
         guidance: float,
         first_seed: int,
     ) -> None:
-        self.pipeline, self.prompts, self.size, self.guidance = pipeline, prompts, size, guidance
+        self.pipeline, self.size, self.guidance = pipeline, size, guidance
+        self.prompts = [Prompt(text) for text in prompts]
         self.schedule: Schedule = build_schedule(
             pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
         )
         self.first_seed = first_seed
         self.grid: Grid = patchify(torch.empty(pipeline.latent_shape(size)), self._patch)[1]
         self._run = PlainRun(pipeline.linears)
-        wanted = list(dict.fromkeys(["", *prompts] if guidance > 1 else prompts))
+        wanted = list(dict.fromkeys([NOTHING, *self.prompts] if guidance > 1 else self.prompts))
         self._texts = dict(zip(wanted, pipeline.text.words(wanted), strict=True))
 
     @property
@@ -162,7 +163,7 @@ class Prompts:
         """
         latents = [self.noise(i) for i in samples]
         small = [halved(x_LC, self.grid, self._patch) for x_LC in latents]
-        nothing = [""] * len(samples)
+        nothing = [NOTHING] * len(samples)
         total = 0.0
         for first in range(0, len(samples), TOGETHER):
             part = slice(first, first + TOGETHER)
@@ -178,11 +179,14 @@ class Prompts:
 
     def _clean(self, samples: Sequence[int], latents: Sequence[Tensor], at: int) -> list[Tensor]:
         branches = 2 if self.guidance > 1 else 1
-        prompts = [p for i in samples for p in (self.prompts[i], "")[:branches]]
+        prompts = [p for i in samples for p in (self.prompts[i], NOTHING)[:branches]]
         rows = [x for x in latents for _ in range(branches)]
         each = self._predict(rows, self.grid, prompts, at)
         guided = (
-            [guide(each[2 * i], each[2 * i + 1], self.guidance) for i in range(len(samples))]
+            [
+                self.pipeline.guided(each[2 * i], each[2 * i + 1], self.guidance)
+                for i in range(len(samples))
+            ]
             if branches == 2
             else each
         )
@@ -192,7 +196,7 @@ class Prompts:
 
     @torch.inference_mode()
     def _predict(
-        self, latents: Sequence[Tensor], grid: Grid, prompts: Sequence[str], at: int
+        self, latents: Sequence[Tensor], grid: Grid, prompts: Sequence[Prompt], at: int
     ) -> list[Tensor]:
         """What the model says of latents, all on one grid, each with its prompt."""
         pipeline = self.pipeline
