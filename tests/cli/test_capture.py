@@ -68,3 +68,11 @@ def test_models_tells_what_can_be_done_with_a_pipeline(musiva: Musiva, tmp_path:
     assert "black box" not in captured
     assert called["reach"] == "evaluations; batches on a GPU"
     assert "depends on the size" in called["black box"]
+
+
+def test_it_is_captured_once(musiva: Musiva, directory: Path) -> None:
+    musiva("capture", str(directory))
+    again = musiva("capture", str(directory)).out
+    assert "captured     before, kept in " in again
+    assert json.loads(musiva("capture", str(directory), "--json").out)["from_cache"] is True
+    assert "captured     now, kept in " in musiva("capture", str(directory), "--fresh").out

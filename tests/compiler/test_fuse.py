@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from musiva.compiler import Captured, captured
+from musiva.compiler import Captured
 from musiva.engine.runner import PlainRun
 from musiva.models.captured.check import call_of, found_of
 from musiva.perf.captures import NEW
 from musiva.perf.catalog import build
-from tests.trials import BY_NAME, trial_of
+from tests.trials import BY_NAME, graphs_of, trial_of
 
+# The name of its function in the package is its own.
+capture = import_module("musiva.compiler.capture")
 NAMES = (
     "PixArtTransformer2DModel",
     "SD3Transformer2DModel",
@@ -39,8 +42,8 @@ def as_written(name: str, monkeypatch: pytest.MonkeyPatch) -> Captured:
     own = trial_of(name).denoiser.captured
     with monkeypatch.context() as patched:
         for step in ("fuse", "unjoin"):
-            patched.setattr(captured, step, lambda program: None)
-        return captured.capture(own.module, own.arguments, aligned=own.analysis.aligned)
+            patched.setattr(capture, step, lambda program: None)
+        return capture.capture(own.module, own.arguments, aligned=graphs_of(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,8 +103,7 @@ class TestMerged:
 
     def fresh(self) -> tuple[nn.Module, Captured]:
         module, signature = build(BY_NAME[self.NAME]), trial_of(self.NAME).signature
-        aligned = trial_of(self.NAME).denoiser.captured.analysis.aligned
-        return module, captured.capture(module, signature.arguments, aligned=aligned)
+        return module, capture.capture(module, signature.arguments, aligned=graphs_of(self.NAME))
 
     def worst(self, module: nn.Module, program: Captured) -> float:
         """Against the class, of one sample."""

@@ -6,7 +6,7 @@ import pytest
 
 from musiva.compiler import SIZES as CAPTURED_AT
 from musiva.compiler import Sizes
-from musiva.compiler.sizes import fit
+from musiva.compiler.sizes import fit, whole
 
 SIZES = (
     {"rows": 5, "columns": 7, "frames": 3, "words": 11},
@@ -33,6 +33,7 @@ def test_a_number_is_found_again(function) -> None:
     assert found is not None
     assert found.value(OTHER) == function(OTHER)
     assert eval(found.python("s"), {"s": OTHER}) == function(OTHER)
+    assert eval(found.exactly("s"), {"s": OTHER, "whole": whole}) == function(OTHER)
 
 
 def test_nothing_is_made_up() -> None:
@@ -56,6 +57,7 @@ def test_what_is_rounded_up_to_patches_and_multiples(function) -> None:
     for other in (OTHER, {**OTHER, "rows": 10, "columns": 10}):
         assert found.value(other) == function(other)
         assert eval(found.python("s"), {"s": other}) == function(other)
+        assert eval(found.exactly("s"), {"s": other, "whole": whole}) == function(other)
 
 
 def test_places_behind_a_padded_text() -> None:
@@ -77,3 +79,14 @@ def test_a_sum_that_is_rounded_up_comes_before_what_fits_by_chance() -> None:
     for rows, columns, words in ((10, 7, 23), (7, 13, 33), (64, 64, 300)):
         other = {"rows": rows, "columns": columns, "words": words}
         assert found.value(other) == length(other)
+
+
+def test_a_number_that_is_not_whole_is_an_error() -> None:
+    found = fit([2, 3, 5], [{"rows": rows} for rows in (4, 6, 10)])
+    assert found is not None
+    text = found.exactly("s")
+    assert eval(text, {"s": {"rows": 8}, "whole": whole}) == found.value({"rows": 8}) == 4
+    with pytest.raises(ValueError, match="is 7/2"):
+        found.value({"rows": 7})
+    with pytest.raises(ValueError, match="7 is no multiple of 2"):
+        eval(text, {"s": {"rows": 7}, "whole": whole})

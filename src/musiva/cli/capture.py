@@ -11,6 +11,7 @@ from musiva.core.env import Env
 from musiva.core.errors import CannotCapture, UnknownModel
 
 if TYPE_CHECKING:
+    from musiva.compiler import Captured
     from musiva.compiler.report import Report, SegmentReport
 
 __all__ = ["run"]
@@ -31,25 +32,28 @@ def run(arguments: Namespace, env: Env) -> int:
     module = module_from(directory, weights=False)
     signature = signature_of(module)
     try:
-        denoiser = captured_from(module, signature)
+        denoiser = captured_from(module, signature, fresh=arguments.fresh)
     except CannotCapture as error:
         raise CannotCapture(f"{error}; {INSTEAD}") from error
-    found = report(denoiser.captured, denoiser.patch)
+    captured = denoiser.captured
+    found = report(captured, denoiser.patch)
     if arguments.text:
-        print(denoiser.captured.text)
+        print(captured.text)
+        print(captured.artifact.prologue.text)
     elif arguments.json:
-        print(json.dumps(found.as_json(), indent=2))
+        print(json.dumps({**found.as_json(), "from_cache": captured.is_cached}, indent=2))
     else:
-        _show(found, explain=arguments.explain)
+        _show(found, captured, explain=arguments.explain)
     return 0
 
 
-def _show(found: Report, *, explain: bool) -> None:
+def _show(found: Report, captured: Captured, *, explain: bool) -> None:
     frames, height, width = found.patch
     streams = ", ".join(f"{name} ({', '.join(axes)})" for name, axes in found.streams.items())
     print(found.name)
     print(f"  tokens       {height} x {width} positions" + f" of {frames} frames" * (frames > 1))
     print(f"  streams      {streams}")
+    print(f"  captured     {_when(captured)}")
     print(f"  packs        {found.packs}")
     print(f"  tiles        {found.tiles}")
     print(f"  segments     {sum(bool(one.site) for one in found.segments)}")
@@ -59,6 +63,13 @@ def _show(found: Report, *, explain: bool) -> None:
         print("  looked up in the class anew for each size:")
         for name in found.exported_again:
             print(f"    {name}")
+
+
+def _when(captured: Captured) -> str:
+    """When, and where it is kept."""
+    if captured.entry is None:
+        return "now, and not kept"
+    return f"{'before' if captured.is_cached else 'now'}, kept in {captured.entry.folder}"
 
 
 def _show_segment(one: SegmentReport, otherwise: str, *, explain: bool) -> None:

@@ -350,6 +350,9 @@ def _capture(commands: Commands) -> None:
         "--explain", action="store_true", help="with every site that mixes tokens, and reasons"
     )
     p.add_argument("--text", action="store_true", help="print the program itself, as Python")
+    p.add_argument(
+        "--fresh", action="store_true", help="capture it anew, whatever is kept of an earlier time"
+    )
     p.add_argument("--json", action="store_true", help="as JSON")
 
 

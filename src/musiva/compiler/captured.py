@@ -7,7 +7,7 @@ The module is never called. Its parameters are used where they are, so that what
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -16,59 +16,90 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from musiva.compiler.arguments import Argument, Sizes, call_arguments, size_of
-from musiva.compiler.capture import SIZES, Analysis, analyse
-from musiva.compiler.export import Aligned, Exported, align, entry_of, export
+from musiva.compiler.artifact import Artifact
+from musiva.compiler.entry import Entry
+from musiva.compiler.export import entry_of, export, matched
 from musiva.compiler.frame import Frame, Lengths
-from musiva.compiler.fuse import fuse
-from musiva.compiler.labels import Unlabelled
 from musiva.compiler.layers import bind, is_made_of, merged
 from musiva.compiler.program import Program
-from musiva.compiler.prologue import Prologue, evaluate, learn
-from musiva.compiler.rows import to_rows
+from musiva.compiler.prologue import Prologue, Weights, Writer
 from musiva.compiler.segments import Part, blocks_of, divide
 from musiva.compiler.source import Function, compiled, source
-from musiva.compiler.unjoin import unjoin
-from musiva.core.errors import CannotCapture
 from musiva.core.pack import Pack, Rows
 from musiva.core.run import Run
 
-__all__ = ["Captured", "assembled", "capture"]
+__all__ = [
+    "GRID",
+    "OTHER",
+    "Captured",
+    "assembled",
+    "bound",
+    "given_at",
+    "lengths_of",
+    "tensor_names",
+    "tensor_of",
+]
 
 # Sizes of token axes at which a class may be another program.
 SMALL = 2
 # The order of tokens that a pack has; a stream without these has one axis.
 GRID = ("frames", "rows", "columns")
+# Of constants that no part reads by itself, but layers and places do.
+OTHER = "other"
 
 
 @dataclass(slots=True)
 class Captured:
-    """axes: token axes of each stream. sized: what depends on sizes and not on a sample, by the
-    name of its node; prologue: how to work out most of it. parts: of the program, each with the
-    function of its name.
+    """A program over the parameters of a module. functions: of the program, by name of part; early:
+    of its prologue. entry: where on disk it is kept; is_cached: whether it was read there, and not
+    made in this process.
     """
 
     module: nn.Module
     arguments: Mapping[str, Argument]
-    analysis: Analysis
-    axes: Mapping[str, Sequence[str]]
-    sized: frozenset[str]
-    prologue: Prologue
-    program: Program
-    parts: Sequence[Part] = ()
-    text: str = ""
-    functions: Mapping[str, Function] = field(default_factory=dict)
+    artifact: Artifact
+    functions: Mapping[str, Function]
+    early: Mapping[str, Function]
+    entry: Entry | None = None
+    is_cached: bool = False
     constants: SimpleNamespace = field(default_factory=SimpleNamespace)
     layers: Mapping[str, nn.Linear] = field(default_factory=dict)
     convolutions: Mapping[str, nn.Conv2d] = field(default_factory=dict)
+    _given: Mapping[str, Tensor] = field(default_factory=dict)
     _places: dict[tuple[tuple[str, int], ...], Mapping[str, Tensor]] = field(default_factory=dict)
     _merged: dict[str, nn.Linear] = field(default_factory=dict)
 
+    @property
+    def program(self) -> Program:
+        return self.artifact.program
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return self.artifact.parts
+
+    @property
+    def text(self) -> str:
+        """Of the program."""
+        return self.artifact.text
+
+    @property
+    def axes(self) -> Mapping[str, Sequence[str]]:
+        """Token axes of each stream."""
+        return self.artifact.axes
+
+    @property
+    def dense(self) -> Mapping[str, str]:
+        """Operations that run sample by sample, and why."""
+        return self.artifact.dense
+
     def bind(self) -> None:
         """Take the module's parameters as they are now: anew where they were moved or cast."""
-        wanted = self.program.constants - self.sized
-        found = self._worked_out(wanted)
+        _, self._given = given_at(self.arguments, self.artifact.sizes)
+        names = [*(part.name for part in self.parts), OTHER]
+        found = self._worked_out(self.artifact.parameters, names)
         with torch.no_grad():
-            self.constants = SimpleNamespace(**self._worked_out(wanted))
+            constants = self._worked_out(self.artifact.parameters, names)
+        self.constants = SimpleNamespace(**constants)
         self.layers, self.convolutions = bind(self.program, self.module, found)
         self._places, self._merged = {}, {}
 
@@ -78,21 +109,25 @@ class Captured:
         """
         if not torch.is_grad_enabled():
             return self.constants
-        return SimpleNamespace(**self._worked_out(part.constants))
+        return SimpleNamespace(**self._worked_out(part.constants, [part.name]))
 
-    def _worked_out(self, names: Collection[str]) -> dict[str, Tensor]:
-        first = self.analysis.exported
-        own = {node: node for node in first.nodes}
-        return _evaluated(self.module, self.arguments, first, own, frozenset(names))
+    def _worked_out(self, names: Iterable[str], parts: Iterable[str]) -> dict[str, Tensor]:
+        """These constants, as far as they are parameters, and what these parts have beside."""
+        weights, parameters = Weights(self.module), self.artifact.parameters
+        found = {name: weights[parameters[name]] for name in names if name in parameters}
+        for part in parts:
+            if f"{part}_constants" in self.early:
+                found |= self._evaluated(f"{part}_constants", self._given, self.artifact.sizes)
+        return found
 
-    @property
-    def dense(self) -> Mapping[str, str]:
-        """Operations that run sample by sample, and why."""
-        return self.analysis.flow.dense
+    def _evaluated(self, name: str, given: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+        """What a function of the prologue says."""
+        tensors = self.artifact.prologue.tensors
+        return self.early[name](Weights(self.module), given, tensors, sizes)  # pyright: ignore
 
     def lengths(self, sizes: Sizes) -> Lengths:
         """Of token axes."""
-        return lengths_of(self.arguments, self.analysis.places, sizes)
+        return lengths_of(self.arguments, self.artifact.patch, sizes)
 
     def pack(
         self,
@@ -117,7 +152,7 @@ class Captured:
         """What the program asks of a pack of samples of these sizes."""
 
         def place(name: str, index: int) -> Tensor:
-            if name in self.sized:
+            if name in self.artifact.sized:
                 return self.places(several[index])[name]
             return getattr(self.constants, name)
 
@@ -135,22 +170,39 @@ class Captured:
 
     @torch.no_grad()
     def places(self, sizes: Sizes) -> Mapping[str, Tensor]:
-        """All that depends on sizes, at these."""
+        """All that depends on sizes, at these. Raises CannotCapture where the class does another
+        thing there.
+        """
         key = tuple(sorted(sizes.items()))
         if key not in self._places:
-            first = self.analysis.exported
-            known = _known(self.module, self.arguments, first, sizes)
-            found = self.prologue.values(known, sizes)
-            baked = self.sized - self.prologue.wanted
-            if any(size <= SMALL for size in self.lengths(sizes).values()):
-                # Where classes do things another way: a single frame, a key frame and the last.
-                baked = self.sized
+            # Where classes do things another way: a single frame, a key frame and the last.
+            is_small = any(size <= SMALL for size in self.lengths(sizes).values())
+            baked = self.artifact.sized if is_small else self.artifact.baked
+            called, given = given_at(self.arguments, sizes)
+            found: dict[str, Tensor] = {} if is_small else self._evaluated("places", given, sizes)
             if baked:
-                exported = export(self.module, self.arguments, sizes)
-                names = align([first, exported]).names[1]
-                found |= _evaluated(self.module, self.arguments, exported, names, baked)
+                prologue = self._looked_up(sizes, called, baked)
+                made = prologue.functions(self.artifact.title)["places"]
+                found |= made(Weights(self.module), given, prologue.tensors, sizes)  # pyright: ignore
             self._places[key] = found
         return self._places[key]
+
+    def _looked_up(
+        self, sizes: Sizes, called: Mapping[str, object], names: Collection[str]
+    ) -> Prologue:
+        """Of these values at these sizes: as it is kept, or by another export of the class."""
+        kept = self.entry.prologue(sizes, called) if self.entry is not None else None
+        if kept is not None:
+            return kept
+        exported = export(self.module, self.arguments, sizes)
+        first = matched(self.artifact.steps, self.artifact.inputs, exported)
+        own = {name: mine for mine, name in first.items() if name in names}
+        writer = Writer(exported, tensor_names(self.module))
+        writer.add("places", {name: own[name] for name in sorted(own)})
+        prologue = writer.prologue(self.artifact.title)
+        if self.entry is not None:
+            self.entry.keep(sizes, called, prologue)
+        return prologue
 
     def lay(self, samples: Sequence[Mapping[str, Tensor]], at: Frame) -> dict[str, Tensor]:
         """Arguments of each sample, as the class takes them, on rows."""
@@ -161,7 +213,7 @@ class Captured:
 
     def sizes_in(self, pack: Pack) -> list[dict[str, int]]:
         """The sizes of each sample branch of a pack: the inverse of `pack`."""
-        ones = self.lengths(dict.fromkeys(self.analysis.exported.sizes, 1))
+        ones = self.lengths(dict.fromkeys(self.artifact.sizes, 1))
         found: list[dict[str, int]] = [{} for _ in range(pack.num_branches)]
         for stream, axes in self.axes.items():
             for own, segment in zip(found, pack.streams[stream].segments, strict=True):
@@ -185,83 +237,36 @@ class Captured:
         ]
 
 
-@torch.no_grad()
-def capture(
+def bound(
     module: nn.Module,
     arguments: Mapping[str, Argument],
-    sizes: Sequence[Sizes] = SIZES,
+    artifact: Artifact,
+    entry: Entry | None = None,
     *,
-    aligned: Aligned | None = None,
+    is_cached: bool = False,
 ) -> Captured:
-    """aligned: graphs of an earlier capture. Raises CannotCapture."""
-    analysis = analyse(module, arguments, sizes, aligned=aligned)
-    aligned, first = analysis.aligned, analysis.exported
-    streams, axes = streams_of(arguments)
-    frontier = frozenset(
-        source.name
-        for node in first.body
-        for source in node.all_input_nodes
-        if source.name not in first.data
-    )
-    values = [
-        _evaluated(module, arguments, graph, names, frontier)
-        for graph, names in zip(aligned.graphs, aligned.names, strict=True)
-    ]
-    sized = frozenset(
-        name for name in frontier if any(not _equal(one[name], values[0][name]) for one in values)
-    )
-    masks = frozenset(name for name in frontier if all(_is_open(one[name]) for one in values))
-    if masks:
-        analysis = analyse(module, arguments, sizes, aligned=aligned, open_masks=masks)
-    prologue = learn(aligned, sorted(sized), [graph.sizes for graph in aligned.graphs])
-    lengths = [lengths_of(arguments, analysis.places, graph.sizes) for graph in aligned.graphs]
-    try:
-        program = to_rows(aligned, analysis.flow, streams, sized, lengths)
-    except Unlabelled as error:
-        raise CannotCapture(f"it has no form on rows: {error}") from error
-    fuse(program)
-    unjoin(program)
-    program.constants |= frontier - sized
-    captured = Captured(module, arguments, analysis, axes, sized, prologue, program)
-    return assembled(captured, program)
-
-
-def assembled(captured: Captured, program: Program) -> Captured:
-    """The same capture with a program, as text and functions, over the parameters as they are."""
-    title = type(captured.module).__name__
-    parts = divide(program, blocks_of(captured.module))
-    text = source(program, parts, title)
-    functions = compiled(text, title)
-    found = replace(captured, program=program, parts=parts, text=text, functions=functions)
+    """An artifact over the parameters of a module, as they are."""
+    functions = compiled(artifact.text, artifact.title)
+    early = artifact.prologue.functions(artifact.title)
+    found = Captured(module, arguments, artifact, functions, early, entry, is_cached)
     with torch.enable_grad():
         found.bind()
     return found
 
 
-def streams_of(
-    arguments: Mapping[str, Argument],
-) -> tuple[dict[str, str], dict[str, Sequence[str]]]:
-    """The stream of each token axis, and the axes of each stream."""
-    streams: dict[str, str] = {}
-    axes: dict[str, list[str]] = {}
-    for argument in arguments.values():
-        names = [name for dim in argument.dims for name in argument.factors(dim)[1]]
-        if not argument.is_data or not names:
-            continue
-        if any(part in name for name in names for part in ("rows", "columns")):
-            stream = "image"
-        else:
-            stream = "text" if names[0] == "words" else names[0]
-        for name in names:
-            streams.setdefault(name, stream)
-            own = axes.setdefault(stream, [])
-            if name not in own:
-                own.append(name)
-    order = {name: i for i, name in enumerate(GRID)}
-    return streams, {
-        stream: sorted(own, key=lambda name: order.get(name, len(GRID)))
-        for stream, own in axes.items()
-    }
+def assembled(captured: Captured, program: Program) -> Captured:
+    """The same capture with another program, which reads the same constants."""
+    artifact, module = captured.artifact, captured.module
+    parts = tuple(divide(program, blocks_of(module)))
+    text = source(program, parts, artifact.title)
+    other = replace(artifact, program=program, parts=parts, text=text)
+    return bound(module, captured.arguments, other)
+
+
+def tensor_names(module: nn.Module) -> frozenset[str]:
+    """Of parameters and buffers."""
+    found = [*module.named_parameters(), *module.named_buffers()]
+    return frozenset(name for name, _ in found)
 
 
 def lengths_of(
@@ -279,32 +284,21 @@ def lengths_of(
     return found
 
 
-def _evaluated(
-    module: nn.Module,
-    arguments: Mapping[str, Argument],
-    exported: Exported,
-    names: Mapping[str, str],
-    wanted: frozenset[str],
-) -> dict[str, Tensor]:
-    """Values of nodes that need no sample, by their names in the first graph."""
-    mine = {name: own for own, name in names.items() if name in wanted}
-    known = _known(module, arguments, exported, exported.sizes)
-    found = evaluate(exported, list(mine.values()), known)
-    return {name: found[own] for name, own in mine.items()}
-
-
-def _known(
-    module: nn.Module, arguments: Mapping[str, Argument], exported: Exported, sizes: Sizes
-) -> dict[str, Tensor]:
-    """Weights, and arguments that are functions of sizes, by name of placeholder."""
+def given_at(
+    arguments: Mapping[str, Argument], sizes: Sizes
+) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Arguments that are functions of sizes, at these, as the class takes them; the tensors among
+    them, by the names that a graph has for them.
+    """
     others = {name: one for name, one in arguments.items() if not one.is_data}
-    called = call_arguments(others, sizes, torch.Generator().manual_seed(0))
-    given = {
-        node: tensor_of(called, name)
-        for name, node in exported.inputs.items()
-        if name.partition("#")[0] in others
-    }
-    return exported.weights(module) | given
+    called = call_arguments(others, sizes, torch.Generator())
+    found: dict[str, Tensor] = {}
+    for name in others:
+        leaves = pytree.tree_leaves(entry_of(called, name))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        for i, one in enumerate(tensors):
+            found[name if len(tensors) == 1 else f"{name}#{i}"] = one
+    return called, found
 
 
 def tensor_of(called: Mapping[str, object], name: str) -> Tensor:
@@ -313,22 +307,3 @@ def tensor_of(called: Mapping[str, object], name: str) -> Tensor:
     leaves = pytree.tree_leaves(entry_of(called, whole))
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     return tensors[int(index or 0)]
-
-
-def _equal(a: object, b: object) -> bool:
-    if a is b:
-        return True
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return a == b
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    return bool(((a == b) | ((a != a) & (b != b))).all())  # NaN is NaN here
-
-
-def _is_open(value: object) -> bool:
-    """Whether an attention mask masks nothing: to scores that all rise alike softmax is blind."""
-    if not isinstance(value, Tensor) or value.ndim < 2:
-        return False
-    if value.dtype == torch.bool:
-        return bool(value.all())
-    return bool(value.isfinite().all()) and bool((value == value.flatten()[0]).all())

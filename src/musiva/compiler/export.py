@@ -30,13 +30,16 @@ __all__ = [
     "Aligned",
     "Exported",
     "Path",
+    "Step",
     "align",
     "arguments_of",
     "dtype_of",
     "entry_of",
     "export",
     "is_item",
+    "matched",
     "numbers",
+    "outline",
     "shapes_of",
 ]
 
@@ -81,15 +84,22 @@ class Exported:
         named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         return {node: name.removeprefix(self.prefix) for node, name in named.items()}
 
-    def weights(self, module: nn.Module) -> dict[str, Tensor]:
-        """Parameters and buffers of a module, by name of placeholder."""
-        own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        return {node: own[name] for node, name in self.parameters.items() if name in own}
-
     @property
     def outputs(self) -> list[Node]:
         (out,) = (node for node in self.program.graph.nodes if node.op == "output")
         return [one for one in pytree.tree_leaves(out.args) if isinstance(one, Node)]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An operation of the first graph, and what another graph has to have in its place: names of
+    nodes that it reads; flags, words and numbers that are not whole among its arguments.
+    """
+
+    name: str
+    target: str
+    operands: tuple[str, ...]
+    literals: tuple[tuple[str, bool | float | str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -223,27 +233,49 @@ def _written(value: object) -> object:
     return partial(torch.tensor, value.tolist(), dtype=value.dtype)
 
 
+def outline(graph: Exported) -> tuple[Step, ...]:
+    """Of the operations on what a sample brings, in order."""
+    return tuple(
+        Step(
+            node.name,
+            str(node.target),
+            tuple(source.name for source in node.all_input_nodes),
+            () if is_item(node) else tuple(_literals(arguments_of(node))),
+        )
+        for node in graph.body
+    )
+
+
+def matched(steps: Sequence[Step], inputs: Mapping[str, str], graph: Exported) -> dict[str, str]:
+    """By names of nodes of a graph, those of the first one, of which the steps and inputs are.
+    Raises CannotCapture where they are not the same: what is computed depends on the size.
+    """
+    body, at = graph.body, dict(graph.sizes)
+    if len(body) != len(steps):
+        raise CannotCapture(f"{len(body)} operations at {at}, {len(steps)} at another size")
+    own: dict[str, str] = {node: inputs[name] for name, node in graph.inputs.items()}
+    for step, node in zip(steps, body, strict=True):
+        if step.target != str(node.target):
+            raise CannotCapture(f"{node.target} at {at}, {step.target} at another size")
+        own[node.name] = step.name
+        for mine, theirs in zip(step.operands, node.all_input_nodes, strict=False):
+            if own.setdefault(theirs.name, mine) != mine:
+                raise CannotCapture(f"{step.name}: other operands than at another size")
+        given = {} if is_item(node) else dict(_literals(arguments_of(node)))
+        for name, value in step.literals:
+            if given.get(name) != value:
+                several = [value, given.get(name)]
+                raise CannotCapture(f"{step.name}: {name} depends on the size: {several}")
+    return own
+
+
 def align(graphs: Sequence[Exported]) -> Aligned:
-    """Match the operations of graphs one by one. Raises CannotCapture where they are not the same:
-    what is computed depends on the size.
+    """Match the operations of graphs one by one. Raises CannotCapture where they are not the
+    same.
     """
     first = graphs[0]
-    names: list[dict[str, str]] = []
-    for graph in graphs:
-        own: dict[str, str] = {node: first.inputs[name] for name, node in graph.inputs.items()}
-        if len(graph.body) != len(first.body):
-            raise CannotCapture(
-                f"{len(first.body)} operations at {dict(first.sizes)}, "
-                f"{len(graph.body)} at {dict(graph.sizes)}"
-            )
-        for node, other in zip(first.body, graph.body, strict=True):
-            if node.target is not other.target:
-                raise CannotCapture(f"{node.target} at one size, {other.target} at another")
-            own[other.name] = node.name
-            for mine, theirs in zip(node.all_input_nodes, other.all_input_nodes, strict=False):
-                if own.setdefault(theirs.name, mine.name) != mine.name:
-                    raise CannotCapture(f"{other.name}: other operands than at another size")
-        names.append(own)
+    steps = outline(first)
+    names = [matched(steps, first.inputs, graph) for graph in graphs]
     inverse = [{name: mine for mine, name in own.items()} for own in names]
     varying: dict[str, list[list[bool]]] = {}
     for name in inverse[0]:
@@ -254,21 +286,17 @@ def align(graphs: Sequence[Exported]) -> Aligned:
             [len({*sizes, -1} - {-1}) > 1 or -1 in sizes for sizes in zip(*several, strict=True)]
             for several in zip(*shapes, strict=True)
         ]
+    bodies = [graph.body for graph in graphs]
     moving = {
-        first.body[i].name: _moving([graph.body[i] for graph in graphs])
-        for i in range(len(first.body))
-        if not is_item(first.body[i])
+        nodes[0].name: _moving(nodes)
+        for nodes in zip(*bodies, strict=True)
+        if not is_item(nodes[0])
     }
     return Aligned(graphs, names, varying, moving)
 
 
 def _moving(nodes: Sequence[Node]) -> dict[Path, Sequence[int]]:
-    """Raises CannotCapture where something else than a whole number differs."""
-    others = [dict(_literals(arguments_of(node))) for node in nodes]
-    for path, value in others[0].items():
-        several = [one.get(path) for one in others]
-        if any(one != value for one in several):
-            raise CannotCapture(f"{nodes[0].name}: {path[0]} depends on the size: {several}")
+    """Whole numbers among the arguments that differ."""
     every = [dict(numbers(arguments_of(node))) for node in nodes]
     several = {path: [one.get(path, number) for one in every] for path, number in every[0].items()}
     return {path: values for path, values in several.items() if len(set(values)) > 1}
@@ -296,15 +324,14 @@ def arguments_of(node: Node) -> dict[str, object]:
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
-def _literals(given: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
+def _literals(given: object, name: str = "") -> Iterator[tuple[str, bool | float | str]]:
+    """By the names of arguments, and their places in lists: "scale", "sizes.0"."""
     if isinstance(given, bool | float | str):
-        yield path, given
-    elif isinstance(given, Mapping):
-        for name, one in given.items():
-            yield from _literals(one, (*path, name))
-    elif isinstance(given, list | tuple):
-        for i, one in enumerate(given):
-            yield from _literals(one, (*path, i))
+        yield name, given
+    elif isinstance(given, Mapping | list | tuple):
+        several = given.items() if isinstance(given, Mapping) else enumerate(given)
+        for inner, one in several:
+            yield from _literals(one, f"{name}.{inner}".lstrip("."))
 
 
 def numbers(given: object, path: Path = ()) -> Iterator[tuple[Path, int]]:

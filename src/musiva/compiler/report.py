@@ -87,7 +87,7 @@ def report(captured: Captured, patch: tuple[int, int, int]) -> Report:
         patch=patch,
         streams=captured.axes,
         segments=[_segment(captured, part) for part in captured.parts],
-        exported_again=sorted(captured.sized - captured.prologue.wanted),
+        exported_again=sorted(captured.artifact.baked),
     )
 
 

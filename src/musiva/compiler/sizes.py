@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 
-__all__ = ["Expression", "fit"]
+__all__ = ["Expression", "fit", "whole"]
 
 Lengths = Mapping[str, int]
 # Smaller than any size that a graph is exported at.
@@ -49,14 +49,30 @@ class Expression:
         """The same in Python, where `of[name]` is the size of that name."""
         shown = []
         for factor, names in self.terms:
-            product = " * ".join([str(factor.numerator), *(_python(name, of) for name in names)])
+            number = [] if factor.numerator == 1 and names else [str(factor.numerator)]
+            product = " * ".join([*number, *(_python(name, of) for name in names)])
             shown.append(
                 product if factor.denominator == 1 else f"{product} // {factor.denominator}"
             )
         return " + ".join(shown) or "0"
 
+    def exactly(self, of: str) -> str:
+        """The same, where a number that is not whole is an error, as with `value`."""
+        parts = math.lcm(*(factor.denominator for factor, _ in self.terms))
+        if parts == 1:
+            return self.python(of)
+        scaled = Expression(tuple((factor * parts, names) for factor, names in self.terms))
+        return f"whole({scaled.python(of)}, {parts})"
+
     def _term(self, factor: Fraction, names: Sequence[str]) -> str:
         return "*".join(([] if factor == 1 and names else [str(factor)]) + list(names))
+
+
+def whole(number: int, parts: int) -> int:
+    """One of so many equal parts of a number. Raises ValueError where that is no whole number."""
+    if number % parts:
+        raise ValueError(f"{number} is no multiple of {parts}")
+    return number // parts
 
 
 def fit(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None:

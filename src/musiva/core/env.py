@@ -31,10 +31,10 @@ KEY = re.compile(r"[!-~]{1,512}")
 class Env:
     """What the environment asks for.
 
-    cache_dir: kernel choices, profiles and the like. threads: of the CPU kernels, None for
-    PyTorch's default. log: level of Musiva's loggers. kernels: the linear kernel on a CPU, "auto"
-    to probe. api_key: what a server asks of its clients, and the command line sends to one; None
-    for nothing.
+    cache_dir: kernel choices, profiles, captures and the like. threads: of the CPU kernels, None
+    for PyTorch's default. log: level of Musiva's loggers. kernels: the linear kernel on a CPU,
+    "auto" to probe. api_key: what a server asks of its clients, and the command line sends to one;
+    None for nothing.
     """
 
     cache_dir: Path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 
 import torch
@@ -11,7 +13,7 @@ from musiva.compiler import Sizes
 from musiva.compiler.arguments import size_of
 from musiva.core.errors import CannotCapture
 from musiva.engine.runner import PlainRun
-from musiva.models.captured import CapturedDenoiser, ClassDenoiser, Signature
+from musiva.models.captured import CapturedDenoiser, ClassDenoiser, Signature, captured_from
 from musiva.models.captured.check import (
     call_of,
     expected_of,
@@ -21,6 +23,8 @@ from musiva.models.captured.check import (
 )
 
 __all__ = ["leaves_words_out", "verified"]
+
+log = logging.getLogger(__name__)
 
 # No extent is another one's by chance, and none is of those that a capture has seen.
 SIZES: tuple[Sizes, ...] = (
@@ -34,18 +38,39 @@ PADDING = 3
 @torch.no_grad()
 def verified(denoiser: CapturedDenoiser, signature: Signature) -> CapturedDenoiser:
     """The denoiser, if a mixed pack of two small samples is what the class makes of each; a class
-    that is not finite itself says nothing. Raises CannotCapture.
+    that is not finite itself says nothing. Of a program that was held against its class when it was
+    kept, one of them is enough; where it is not right, it is made anew. Raises CannotCapture.
     """
-    sizes = [signature.sized(one) for one in SIZES]
-    name = type(denoiser.module).__name__
+    captured, entry = denoiser.captured, denoiser.captured.entry
+    was_right = captured.is_cached and entry is not None and entry.is_verified
+    sizes = [signature.sized(one) for one in SIZES[: 1 if was_right else None]]
+    name, said, error = type(denoiser.module).__name__, "", math.nan
     try:
-        differs = largest_error(denoiser.captured, signature, sizes, PlainRun())
-    except Exception as error:  # of a program of which nobody has seen the like
-        said = " ".join(str(error).split())
-        raise CannotCapture(f"{name}: its program fails: {type(error).__name__}: {said}") from error
-    if differs > tolerance(denoiser.dtype):
-        raise CannotCapture(f"{name}: its program differs from the class by {differs:.1g}")
+        error = largest_error(captured, signature, sizes, PlainRun())
+    except Exception as failure:  # of a program of which nobody has seen the like
+        why = " ".join(str(failure).split())
+        said = f"{name}: its program fails: {type(failure).__name__}: {why}"
+    if error > tolerance(denoiser.dtype):
+        said = f"{name}: its program differs from the class by {error:.1g}"
+    if said and not captured.is_cached:
+        raise CannotCapture(said)
+    if said:
+        log.warning("%s, as it is kept: captured anew", said)
+        return verified(_anew(denoiser, signature), signature)
+    if entry is not None and not was_right and not math.isnan(error):
+        entry.note_verified()
     return denoiser
+
+
+def _anew(denoiser: CapturedDenoiser, signature: Signature) -> CapturedDenoiser:
+    return captured_from(
+        denoiser.module,
+        signature,
+        packed=denoiser.packed,
+        time_scale=denoiser.time_scale,
+        backwards=denoiser.backwards,
+        fresh=True,
+    )
 
 
 @torch.no_grad()

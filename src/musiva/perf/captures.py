@@ -139,7 +139,7 @@ def examine(name: str, build: Callable[[], nn.Module]) -> Outcome:
         module = build()
         signature = signature_of(module)
         start = time.perf_counter()
-        denoiser = captured_from(module, signature)
+        denoiser = captured_from(module, signature, fresh=True)
         outcome.seconds = time.perf_counter() - start
         outcome.dense = len(denoiser.captured.dense)
         trial = Trial(denoiser, signature)

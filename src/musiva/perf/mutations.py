@@ -16,10 +16,11 @@ from unittest.mock import patch
 
 import torch
 
-from musiva.compiler import Captured, capture
+from musiva.compiler import SIZES, Captured, capture
 from musiva.compiler.call import Call, Outcome
+from musiva.compiler.capture import analyse
 from musiva.compiler.captured import assembled
-from musiva.compiler.export import is_item
+from musiva.compiler.export import Aligned, is_item
 from musiva.compiler.flow import op_of
 from musiva.compiler.program import Op, Program
 from musiva.compiler.rules import RULES
@@ -63,12 +64,14 @@ def mutants(trials: Mapping[str, Trial], count: int, seed: int = 0) -> Iterator[
     """So many that change an output. trials: of the models, by name."""
     draw = random.Random(seed)
     right = {name: _outputs(one, one.denoiser.captured) for name, one in trials.items()}
+    graphs = {name: _graphs(one) for name, one in trials.items()}
     found = 0
     while found < count:
         name = draw.choice(sorted(trials))
         trial = trials[name]
-        make = _wrong_rule if draw.random() < OF_RULES else _wrong_rewrite
-        with make(trial, draw) as made:
+        of_rule = draw.random() < OF_RULES
+        making = _wrong_rule(trial, graphs[name], draw) if of_rule else _wrong_rewrite(trial, draw)
+        with making as made:
             if made is None:
                 continue
             kind, where, captured = made
@@ -125,10 +128,11 @@ def _wrong_rewrite(trial: Trial, draw: random.Random) -> Iterator[tuple[str, str
 
 
 @contextmanager
-def _wrong_rule(trial: Trial, draw: random.Random) -> Iterator[tuple[str, str, Captured] | None]:
+def _wrong_rule(
+    trial: Trial, aligned: Aligned, draw: random.Random
+) -> Iterator[tuple[str, str, Captured] | None]:
     """The rule of one operator says something else, for all of the model."""
     captured = trial.denoiser.captured
-    aligned = captured.analysis.aligned
     used = {op_of(node) for node in aligned.graphs[0].body if not is_item(node)}
     where = draw.choice(sorted(used & set(RULES)))
     kind = draw.choice(sorted(WRONG_RULES))
@@ -141,6 +145,12 @@ def _wrong_rule(trial: Trial, draw: random.Random) -> Iterator[tuple[str, str, C
             yield None
             return
         yield kind, where, made
+
+
+def _graphs(trial: Trial) -> Aligned:
+    """Of the class at the sizes of a capture."""
+    sizes = [trial.signature.sized(one) for one in SIZES]
+    return analyse(trial.denoiser.module, trial.signature.arguments, sizes).aligned
 
 
 def _copy(program: Program) -> Program:

@@ -54,13 +54,12 @@ class CapturedDenoiser(ClassDenoiser):
             axes=captured.axes,
             layouts=layouts,
             prediction=prediction,
-            places=captured.analysis.places,
+            places=captured.artifact.patch,
             packed=packed,
             time_scale=time_scale,
             backwards=backwards,
         )
-        self.captured = captured
-        self._packed = packed
+        self.captured, self.packed = captured, packed
         # In a list, so that its parameters are not counted twice.
         self._apart: list[WholeDenoiser] = []
         self._refusals: dict[Hashable, str | None] = {}
@@ -78,7 +77,7 @@ class CapturedDenoiser(ClassDenoiser):
             whole = whole_from(
                 self.module,
                 self.signature,
-                packed=self._packed,
+                packed=self.packed,
                 time_scale=self.time_scale,
                 backwards=self.backwards,
             )
@@ -123,7 +122,7 @@ class CapturedDenoiser(ClassDenoiser):
 
     def _refusal(self, sizes: Sizes) -> str | None:
         """Why the program is not for samples of these sizes. The first time it is told to all."""
-        if not self.captured.sized:
+        if not self.captured.artifact.sized:
             return None
         try:
             self.captured.places(sizes)

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from musiva.compiler import SIZES, capture
 from musiva.core.errors import BadCheckpoint, CannotCapture, Unavailable
+from musiva.models.captured.cache import captured_of
 from musiva.models.captured.calls import forget, original
 from musiva.models.captured.denoiser import CapturedDenoiser
 from musiva.models.captured.known import signature_of
@@ -34,19 +34,20 @@ def captured_from(
     packed: int = 1,
     time_scale: float = 1.0,
     backwards: bool = False,
+    fresh: bool = False,
 ) -> CapturedDenoiser:
     """The module is put into the mode for evaluation. packed, time_scale, backwards: see
-    `ClassDenoiser`. Raises CannotCapture, with the reason, for a class of which no program can be
-    made, and for a module around whose calls something was put.
+    `ClassDenoiser`. fresh: captured now, also where an earlier capture is kept on disk. Raises
+    CannotCapture, with the reason, for a class of which no program can be made, and for a module
+    around whose calls something was put.
     """
     signature = signature_of(module) if signature is None else signature
     reason = altered(module)
     if reason is not None:
         raise CannotCapture(reason)
     module.eval()
-    sizes = [signature.sized(one) for one in SIZES]
     try:
-        captured = capture(module, signature.arguments, sizes)
+        captured = captured_of(module, signature, fresh=fresh)
         return CapturedDenoiser(
             captured, signature, packed=packed, time_scale=time_scale, backwards=backwards
         )
