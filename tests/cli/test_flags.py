@@ -16,6 +16,7 @@ from tests.cli.conftest import Musiva
 
 MACHINE = {"--model", "--dtype", "--device", "--threads"}
 PICTURE = {"-n", "--size", "--steps", "--seed", "--guidance", "--negative"}
+CLIP = {"--frames", "--fps"}
 SOURCES = {"--like", "--server"}
 OUT = {"--out", "--grid", "--force"}
 PATHS = {"--sampler", "--spacing", "--shift", "--policy", "--quality"}
@@ -23,7 +24,9 @@ TERMS = {"--min-quality", "--max-quality", "--deadline"}
 KEY = {"--api-key-file"}
 STORE = {"--store-mib"}
 FROZEN = {
-    "generate": {"prompt", *SOURCES, *KEY, *OUT, *PICTURE, *PATHS, *TERMS, *STORE, *MACHINE},
+    "generate": {
+        *("prompt", *SOURCES, *KEY, *OUT, *PICTURE, *CLIP, *PATHS, *TERMS, *STORE, *MACHINE),
+    },
     "inspect": {"picture", "--out", "--policy", *STORE, *MACHINE},
     "serve": {
         *("--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", "--policy"),
@@ -46,7 +49,7 @@ FROZEN = {
     "replay": {"trace", "--server", "--speed", "--json", *KEY},
     "bench": {"name", "--json", "--quick"},
     "models": {"directory", "--json"},
-    "capture": {"model", "--explain", "--text", "--json"},
+    "capture": {"model", "--explain", "--text", "--json", "--fresh"},
     "doctor": {"--json"},
 }
 MANUAL = Path(__file__).parents[2] / "docs" / "cli.md"

@@ -11,6 +11,8 @@ from musiva.core.errors import InvalidInput
 
 EVERYTHING = {
     "size": (96, 64),
+    "frames": 9,
+    "fps": 12.0,
     "steps": 12,
     "seed": 3,
     "guidance": 2.5,

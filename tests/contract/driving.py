@@ -65,28 +65,26 @@ class DrawnPrompts:
 class ContractPipeline(Pipeline):
     """Clips of `FRAMES` latent frames where a token has two of them."""
 
-    def grid(self, size: tuple[int, int]) -> Grid:
+    def grid(self, size: tuple[int, int], frames: int = 1) -> Grid:
         width, height = size
-        frames = FRAMES // self.denoiser.patch[0] if self.denoiser.patch[0] > 1 else 1
-        return frames, height // self.unit, width // self.unit
+        count = FRAMES // self.denoiser.patch[0] if self.denoiser.patch[0] > 1 else 1
+        return count, height // self.unit, width // self.unit
 
-    def latent_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def latent_shape(self, size: tuple[int, int], frames: int = 1) -> tuple[int, ...]:
         width, height = size
-        frames = (FRAMES,) if self.denoiser.patch[0] > 1 else ()
-        return (self.denoiser.in_channels, *frames, height, width)
+        counts = (FRAMES,) if self.denoiser.patch[0] > 1 else ()
+        return (self.denoiser.in_channels, *counts, height, width)
 
-    def decode(self, latent_CHW: Tensor) -> Tensor:
+    def decode(self, latent: Tensor, frames: int = 1) -> Tensor:
         """[3, 1, n]: levels that are the bytes of the latent, then 0."""
-        level = latent_CHW.contiguous().flatten().view(torch.uint8).float()
+        level = latent.contiguous().flatten().view(torch.uint8).float()
         level = torch.nn.functional.pad(level, (0, -len(level) % 3))
         return (level / 127.5 - 1).view(3, 1, -1)
 
-    @property
-    def decode_parts(self) -> Sequence[Callable[[Tensor], Tensor]]:
+    def decode_parts(self, frames: int = 1) -> Sequence[Callable[[Tensor], Tensor]]:
         return [self.decode]
 
-    @property
-    def decode_shares(self) -> Sequence[float]:
+    def decode_shares(self, frames: int = 1) -> Sequence[float]:
         return (1.0,)
 
 

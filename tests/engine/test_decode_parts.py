@@ -59,7 +59,7 @@ class Cut:
             policies=self.intake.policies_of(request),
             trip=self.intake.trip_of(request),
             rows=self.intake.rows_of(request),
-            decode_shares=self.intake.pipeline.decode_shares,
+            decode_shares=self.intake.pipeline.decode_shares(),
         )
 
 
@@ -75,7 +75,7 @@ def test_parts_give_the_same_picture(pipeline: Pipeline, num_images: int) -> Non
     assert len(pictures) == num_images
     for picture, whole in zip(pictures, expected, strict=True):
         assert np.array_equal(picture, np.asarray(whole))
-    count = len(pipeline.decode_parts)
+    count = len(pipeline.decode_parts())
     each = [(i, i + 1) for i in range(count - 1)] + [(count - 1, None)]
     assert sorted(decoded(cut.plans), key=str) == sorted(num_images * each, key=str)
     made = cut.metrics.registry.get_sample_value("musiva_pictures_total")

@@ -29,7 +29,7 @@ def test_what_the_widest_layer_reads_and_writes_is_counted(pipeline: Pipeline) -
     vae, size = pipeline.vae, (64, 48)
     x, numbers = torch.zeros(pipeline.latent_shape(size)), []
     with torch.no_grad():
-        for part in pipeline.decode_parts:
+        for part in pipeline.decode_parts():
             y = part(x)
             numbers.append(x.numel() + y.numel())
             x = y

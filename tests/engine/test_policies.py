@@ -88,7 +88,7 @@ def engine_with(pipeline: Pipeline, journal: Journal | None = None, **policies: 
     return Engine(pipeline, config, observe=journal)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm++2m"])
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm++2m", "unipc"])
 def test_an_interval_of_one_is_the_dense_run(pipeline: Pipeline, sampler: str) -> None:
     options = {"size": SIZE, "steps": 6, "seed": 1, "sampler": sampler}
     with engine_with(pipeline) as engine:

@@ -152,7 +152,7 @@ def test_pictures_do_not_depend_on_neighbours(
     assert bench.executor.store.owners == ()
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm++2m", "ddim"])
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm++2m", "unipc", "ddim"])
 def test_all_tiles_are_the_dense_run(pipeline: Pipeline, epsilon, sampler: str) -> None:
     bench = bench_of(epsilon if sampler == "ddim" else pipeline)
     request = {"prompt": "a red fox", "size": SIZE, "steps": 6, "sampler": sampler}
@@ -166,7 +166,7 @@ def test_all_tiles_are_the_dense_run(pipeline: Pipeline, epsilon, sampler: str) 
         assert masks(bench, name) == [None] * len(masks(bench, "dense/0"))
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm++2m", "ddim"])
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm++2m", "unipc", "ddim"])
 @pytest.mark.parametrize("order", [0, 1])
 def test_every_solver_takes_tiles(pipeline: Pipeline, epsilon, sampler: str, order: int) -> None:
     """Alone and packed alike, and nearer to the dense run the more tiles are computed."""

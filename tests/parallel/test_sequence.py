@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from threading import Lock
 
 import pytest
 import torch
@@ -29,6 +30,15 @@ GRIDS = {
 WORDS = [7, 5]
 # What is divided, by model: words too where they go through the blocks.
 STREAMS = {"joint": ("image", "text")}
+
+
+# Weights are drawn with the generator of the whole process.
+BUILDING = Lock()
+
+
+def built(name: str) -> Denoiser:
+    with BUILDING:
+        return build(name)
 
 
 def inputs_of(model: Denoiser, pack: Pack) -> Inputs:
@@ -57,7 +67,7 @@ def real(x_TC: Tensor, pack: Pack) -> Tensor:
 @torch.no_grad()
 def contract(group: Group, name: str, form: Form, forwards: int = 2) -> tuple[Tensor, int]:
     """The prediction of a rank, and the bytes that it sent in the last forward."""
-    model = build(name)
+    model = built(name)
     pack = Pack.build(GRIDS[name], WORDS)
     align = 2 if name == "unet" else 1
     streams = STREAMS.get(name, ("image",))
@@ -74,7 +84,7 @@ def contract(group: Group, name: str, form: Form, forwards: int = 2) -> tuple[Te
 
 @torch.no_grad()
 def alone(name: str) -> Tensor:
-    model, pack = build(name), Pack.build(GRIDS[name], WORDS)
+    model, pack = built(name), Pack.build(GRIDS[name], WORDS)
     return real(forward(model, inputs_of(model, pack), pack, PlainRun()), pack)
 
 
@@ -150,7 +160,7 @@ class Holding(PlainRun):
 @torch.no_grad()
 def held(group: Group) -> int:
     """Bytes of a forward in which the branch that attends in columns is held."""
-    model, pack = build("video"), Pack.build([(4, 2, 3)], [5])
+    model, pack = built("video"), Pack.build([(4, 2, 3)], [5])
     run = SequenceRun(Holding("block.1.attn"), group, form="dynamic")
     part = run.part(pack)
     inputs = taken(inputs_of(model, pack), part)

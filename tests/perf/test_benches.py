@@ -163,7 +163,7 @@ def test_final_latents_come_late_leave_early_and_start_anywhere(pipeline: Pipeli
 def test_an_unknown_bench() -> None:
     with pytest.raises(
         InvalidInput,
-        match="allowed: capture, fidelity, generate, pack, parity, region, reuse, scheduler",
+        match="allowed: capture, captured-speed, fidelity, generate, pack, parity, region, reuse",
     ):
         run_bench("nothing", quick=True)
 

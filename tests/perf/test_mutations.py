@@ -33,9 +33,8 @@ def test_rewrites_are_what_they_say() -> None:
 
 def test_mutants_are_noticed_and_rules_are_put_back() -> None:
     before = dict(RULES)
-    names = ("SD3Transformer2DModel", "PixArtTransformer2DModel")
-    found = list(mutants({name: trial_of(name) for name in names}, 8))
+    name = "SD3Transformer2DModel"
+    found = list(mutants({name: trial_of(name)}, 4))
     assert before == RULES
-    assert len(found) == 8
-    assert {one.model for one in found} == set(names)
-    assert sum(one.killed for one in found) >= 7
+    assert [one.model for one in found] == [name] * 4
+    assert all(one.killed for one in found)

@@ -13,6 +13,8 @@ from musiva.samplers import NoiseModel, build_schedule
 DPM = {"_class_name": "DPMSolverMultistepScheduler"}
 DDIM = {"_class_name": "DDIMScheduler"}
 EULER = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+UNIPC = {"_class_name": "UniPCMultistepScheduler"}
+COGVIDEOX = {"_class_name": "CogVideoXDDIMScheduler"}
 FLOW_DPM = {**DPM, "prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
@@ -22,6 +24,7 @@ def test_what_the_classes_mean() -> None:
         "FlowMatchHeunDiscreteScheduler": ("flow", "heun"),
         "DPMSolverMultistepScheduler": ("epsilon", "dpm++2m"),
         "DDIMScheduler": ("epsilon", "ddim"),
+        "CogVideoXDDIMScheduler": ("epsilon", "ddim"),
     }
     for name, (prediction, sampler) in cases.items():
         noise = NoiseModel.from_config({"_class_name": name, "_diffusers_version": "0.42.0"})
@@ -35,6 +38,13 @@ def test_flow_through_dpm_solver() -> None:
     noise = NoiseModel.from_config({**FLOW_DPM, "flow_shift": 3, "lower_order_final": False})
     assert (noise.prediction, noise.shift, noise.lower_order_final) == ("flow", 3.0, False)
     assert noise.default_sampler() == "dpm++2m"
+
+
+def test_flow_through_unipc() -> None:
+    wan = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    noise = NoiseModel.from_config({**UNIPC, **wan, "disable_corrector": [], "solver_p": None})
+    assert (noise.prediction, noise.shift, noise.default_sampler()) == ("flow", 3.0, "unipc")
+    assert build_schedule(noise, None, 4).timesteps == (999.0, 900.0, 750.0, 500.0)
 
 
 def test_json_as_diffusers_writes_it() -> None:
@@ -101,6 +111,13 @@ def test_a_key_of_another_scheduler_warns_and_has_no_effect() -> None:
         ({**DDIM, "clip_sample": "no"}, "clip_sample: got 'no'; supported: true or false"),
         ({**DDIM, "rescale_betas_zero_snr": True}, "rescale_betas_zero_snr: got True"),
         ({**DDIM, "steps_offset": -1}, "steps_offset: got -1"),
+        (UNIPC, "prediction_type: got None; supported: 'flow_prediction'"),
+        ({**UNIPC, "prediction_type": "flow_prediction"}, "use_flow_sigmas: got None"),
+        ({**UNIPC, "solver_order": 3}, "solver_order: got 3; supported: 2"),
+        ({**UNIPC, "disable_corrector": [0]}, "disable_corrector: got \\[0\\]"),
+        ({**UNIPC, "lower_order_final": False}, "lower_order_final: got False"),
+        ({"_class_name": "CogVideoXDPMScheduler"}, "got 'CogVideoXDPMScheduler'; .*CogVideoXDDIM"),
+        ({**COGVIDEOX, "snr_shift_scale": 0}, "snr_shift_scale: got 0"),
     ],
 )
 def test_unsupported_values_name_key_value_and_what_is_supported(

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import (
+    CogVideoXDDIMScheduler,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
 )
 
 from musiva.samplers import (
@@ -127,6 +129,19 @@ CASES: dict[str, tuple[type, dict[str, object]]] = {
     "ddim-linspace": (DDIMScheduler, {**SD, **UNCLIPPED, "timestep_spacing": "linspace"}),
     "ddim-zero-snr": (DDIMScheduler, {**SD, **UNCLIPPED, **ZERO_SNR}),
     "ddim-cosine": (DDIMScheduler, {**COSINE, **UNCLIPPED, **V}),
+    "unipc": (UniPCMultistepScheduler, {**FLOW_DPM}),
+    "unipc-shift3": (UniPCMultistepScheduler, {**FLOW_DPM, "flow_shift": 3.0}),
+    "unipc-shift5-n500": (
+        UniPCMultistepScheduler,
+        {**FLOW_DPM, "flow_shift": 5.0, "num_train_timesteps": 500},
+    ),
+    "cogvideox": (CogVideoXDDIMScheduler, {**V, "timestep_spacing": "linspace"}),
+    "cogvideox-zero-snr": (CogVideoXDDIMScheduler, {**ZERO_SNR}),
+    "cogvideox-unshifted": (
+        CogVideoXDDIMScheduler,
+        {**ZERO_SNR, "snr_shift_scale": 1.0, "set_alpha_to_one": False},
+    ),
+    "cogvideox-epsilon": (CogVideoXDDIMScheduler, {**LEADING, "snr_shift_scale": 2.0}),
 }
 
 

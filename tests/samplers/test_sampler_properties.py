@@ -196,7 +196,7 @@ def error_on_gaussian_data(schedule: Schedule) -> float:
 
 @pytest.mark.parametrize(("name", "prediction"), FITTING)
 def test_order_of_convergence(name: str, prediction: Prediction) -> None:
-    order = {"euler": 1, "heun": 2, "dpm++2m": 2, "ddim": 1}[name]
+    order = {"euler": 1, "heun": 2, "dpm++2m": 2, "unipc": 3, "ddim": 1}[name]
     errors = [error_on_gaussian_data(even_schedule(name, prediction, n)) for n in (64, 128, 256)]
     for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
@@ -206,7 +206,7 @@ def test_order_of_convergence(name: str, prediction: Prediction) -> None:
     ("prediction", "sampler", "steps", "options", "field", "message"),
     [
         ("flow", "plms", 10, {}, "sampler", "euler, heun, dpm\\+\\+2m"),
-        ("flow", "ddim", 10, {}, "sampler", "euler, heun, dpm\\+\\+2m .*'flow'"),
+        ("flow", "ddim", 10, {}, "sampler", "euler, heun, dpm\\+\\+2m, unipc .*'flow'"),
         ("epsilon", "euler", 10, {}, "sampler", "dpm\\+\\+2m, ddim .*'epsilon'"),
         ("v_prediction", "heun", 10, {}, "sampler", "dpm\\+\\+2m, ddim"),
         ("flow", "euler", 0, {}, "steps", "1 to 1000"),

@@ -40,6 +40,24 @@ def pixels(content: str | None) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content or ""))))
 
 
+# The service that it was made for has an end that is announced.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_makes_videos(engine: Engine, official: openai.OpenAI) -> None:
+    asked = {"seed": 4, "steps": 3, "output_format": "png"}
+    json_type = {"Content-Type": "application/json"}
+    made = official.videos.create(
+        prompt="a red fox", size="32x48", extra_headers=json_type, extra_body=asked
+    )
+    done = official.videos.poll(made.id, poll_interval_ms=10)
+    assert (done.status, done.progress, done.size) == ("completed", 100, "32x48")
+    content = official.videos.download_content(made.id).read()
+    (expected,) = engine.generate("a red fox", size=(32, 48), seed=4, steps=3)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), np.asarray(expected))
+    assert official.videos.delete(made.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        official.videos.retrieve(made.id)
+
+
 def test_generates(engine: Engine, official: openai.OpenAI) -> None:
     response = official.images.generate(
         model="tiny",

@@ -22,6 +22,7 @@ from tests.server.live import events_in, wait_until
 URL = "/v1/images/generations"
 JOBS, JOB = "/v1/jobs", "/v1/jobs/{job}"
 ESTIMATES, STANDING = "/v1/estimates", "/v1/standing"
+VIDEOS, VIDEO = "/v1/videos", "/v1/videos/{video}"
 KEY = "sk-secret"
 
 
@@ -106,11 +107,16 @@ def test_every_documented_answer_is_given_as_documented(
         ("GET", f"{JOB}/result", f"{JOBS}/x/result"),
         ("POST", f"{JOB}/cancel", f"{JOBS}/x/cancel"),
         ("GET", f"{JOB}/events", f"{JOBS}/x/events"),
+        ("POST", VIDEOS, VIDEOS),
+        ("GET", VIDEO, f"{VIDEOS}/x"),
+        ("DELETE", VIDEO, f"{VIDEOS}/x"),
+        ("GET", f"{VIDEO}/content", f"{VIDEOS}/x/content"),
         ("GET", STANDING, STANDING),
         ("POST", ESTIMATES, ESTIMATES),
     ):
         ask(401, method, path, at=at, headers={"Authorization": "Bearer wrong"})
     _ask_for_jobs(documented)
+    _ask_for_videos(documented)
     _ask_how_it_stands(documented, monkeypatch)
     _ask_in_need(documented, pipeline, monkeypatch)
     listed = {
@@ -149,11 +155,30 @@ def _ask_for_jobs(documented: Documented) -> None:
         ask(404, method, f"{JOB}{path}", at=f"{JOBS}/gone{path}")
     ask(200, "GET", JOBS)
     ask(400, "GET", JOBS, at=f"{JOBS}?limit=0")
-    for path in (JOBS, ESTIMATES):
+    for path in (JOBS, ESTIMATES, VIDEOS):
         ask(400, "POST", path, json={})
         ask(404, "POST", path, json={"prompt": "a fox", "model": "other"})
         ask(413, "POST", path, content=b" " * ((1 << 20) + 1))
         ask(415, "POST", path, content=b"{}", headers={"Content-Type": "text/plain"})
+
+
+def _ask_for_videos(documented: Documented) -> None:
+    """Of a model of pictures, a clip is one frame."""
+    ask, client, key = documented.ask, documented.client, {"Idempotency-Key": "once-more"}
+    body = {"prompt": "a fox", "steps": 1000, "size": "128x128"}
+    at = f"{VIDEOS}/{ask(200, 'POST', VIDEOS, json=body, headers=key).json()['id']}"
+    ask(409, "POST", VIDEOS, json={**body, "steps": 2}, headers=key)
+    ask(409, "GET", f"{VIDEO}/content", at=f"{at}/content")
+    ask(429, "POST", VIDEOS, json=body)
+    ask(200, "DELETE", VIDEO, at=at)
+    ask(404, "GET", VIDEO, at=at)
+    ask(404, "DELETE", VIDEO, at=at)
+    ask(404, "GET", f"{VIDEO}/content", at=f"{at}/content")
+    wait_until(lambda: client.get("/healthz").json()["running"] == 0)
+    made = ask(200, "POST", VIDEOS, json={"prompt": "a fox", "steps": 2, "output_format": "webp"})
+    at = f"{VIDEOS}/{made.json()['id']}"
+    wait_until(lambda: ask(200, "GET", VIDEO, at=at).json()["status"] == "completed")
+    assert ask(200, "GET", f"{VIDEO}/content", at=f"{at}/content").content[8:12] == b"WEBP"
 
 
 def _ask_how_it_stands(documented: Documented, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,10 +218,12 @@ def _ask_in_need(
     wait_until(lambda: client.get("/healthz").json()["running"] == 1)
     documented.ask(429, "POST", URL, json={"prompt": "a fox"})
     documented.ask(429, "POST", JOBS, json={"prompt": "a fox"})
+    documented.ask(429, "POST", VIDEOS, json={"prompt": "a fox"})
     client.portal.call(client.app.state.stopping.set)  # type: ignore[attr-defined]
     assert long.result(10).status_code == 503
     documented.ask(503, "POST", URL, json={"prompt": "a fox"})
     documented.ask(503, "POST", JOBS, json={"prompt": "a fox"})
+    documented.ask(503, "POST", VIDEOS, json={"prompt": "a fox"})
     config = AppConfig(api_key=KEY)
     with Engine(pipeline) as engine:
         app = create_app(engine, metrics=Metrics(), config=config)
@@ -206,11 +233,12 @@ def _ask_in_need(
             documented.ask(500, "POST", URL, json={"prompt": "a fox", "steps": 1})
             patch.setattr("musiva.server.jobs_api.Drawing", None)
             documented.ask(500, "POST", JOBS, json={"prompt": "a fox", "steps": 1})
+            documented.ask(500, "POST", VIDEOS, json={"prompt": "a fox", "steps": 1})
         slow = AppConfig(api_key=KEY, body_seconds=0)
         documented.client = TestClient(create_app(engine, metrics=Metrics(), config=slow))
         with monkeypatch.context() as patch:
             patch.setattr("fastapi.Request.stream", _never)
-            for path in (URL, JOBS, ESTIMATES):
+            for path in (URL, JOBS, ESTIMATES, VIDEOS):
                 documented.ask(408, "POST", path, json=body)
     documented.client = TestClient(app)
     documented.ask(503, "GET", "/healthz")
@@ -262,7 +290,7 @@ def test_the_key_is_documented_only_where_it_is_asked_for(
     assert post["security"] == [{"key": []}]
 
 
-@pytest.mark.parametrize("path", [URL, JOBS, ESTIMATES])
+@pytest.mark.parametrize("path", [URL, JOBS, ESTIMATES, VIDEOS])
 def test_the_examples_are_taken(documented: Documented, path: str) -> None:
     content = documented.document["paths"][path]["post"]["requestBody"]["content"]
     schema = content["application/json"]["schema"]
@@ -285,6 +313,7 @@ ONLY_WITH_OTHERS = {
     *("partial_format", "partial_images", "progress", "output_compression", "max_quality")
 }
 ONLY_CALIBRATED = {"quality", "min_quality"}
+ONLY_OF_CLIPS = {"frames"}
 
 
 def test_the_schema_and_the_server_agree_on_every_field(client: TestClient) -> None:
@@ -299,6 +328,7 @@ def test_the_schema_and_the_server_agree_on_every_field(client: TestClient) -> N
                 (field in FREE_TEXT and isinstance(value, str))
                 or field in ONLY_WITH_OTHERS
                 or (field in ONLY_CALIBRATED and isinstance(value, int) and value < 100)
+                or (field in ONLY_OF_CLIPS and value not in (None, 1))
             ):
                 continue
             answer = client.post(URL, json=body)

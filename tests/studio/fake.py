@@ -227,7 +227,7 @@ class FakeServer:
         finish = self._finish(quality)
         if deadline is None or finish <= float(str(deadline)):
             return None
-        return f"it would be done in {finish:.2f} s, and its deadline is {deadline} s"
+        return f"it may take {finish:.2f} s, and its deadline is {deadline} s"
 
     async def _generate(self, request: Request) -> Response:
         body = await request.json()

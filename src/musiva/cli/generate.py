@@ -1,4 +1,4 @@
-"""`musiva generate`: prompts to PNG files, computed here or by a server."""
+"""`musiva generate`: prompts to files of pictures and clips, computed here or by a server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from musiva.cli.common_flags import STORE_MIB
 from musiva.cli.key import chosen_key, refused_key
 from musiva.cli.machine import load_engine
-from musiva.cli.pictures import Destination, png_of
+from musiva.cli.pictures import Destination, file_of
 from musiva.cli.results import Results
 from musiva.core.env import Env
 from musiva.core.errors import InvalidInput, UnknownModel
@@ -28,7 +28,8 @@ __all__ = ["run"]
 # Each of these chooses what is computed.
 CHOOSING = ("quality", "min_quality", "max_quality", "policy")
 OPTIONS = (
-    *("size", "steps", "seed", "guidance", "sampler", "spacing", "shift", "deadline"),
+    *("size", "frames", "fps", "steps", "seed", "guidance"),
+    *("sampler", "spacing", "shift", "deadline"),
     *CHOOSING,
 )
 
@@ -58,9 +59,9 @@ def run(arguments: Namespace, env: Env) -> int:
         )
     results = Results(wanted.prompts, arguments.n, destination, _asked(wanted.options))
     if arguments.server is None:
-        _locally(arguments, env, wanted, results)
+        _locally(arguments, env, wanted, results, destination.suffix)
     else:
-        _remotely(arguments, env, wanted, results)
+        _remotely(arguments, env, wanted, results, destination.suffix)
     if arguments.grid:
         results.write_grid()
     return 0
@@ -102,7 +103,9 @@ def _asked(options: Mapping[str, Any]) -> str:
     return f"with policy {options['policy']}" if options.get("policy") else ""
 
 
-def _remotely(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -> None:
+def _remotely(
+    arguments: Namespace, env: Env, wanted: Wanted, results: Results, suffix: str | None
+) -> None:
     for flag in ("dtype", "device", "threads", "store-mib"):
         value = getattr(arguments, flag.replace("-", "_"))
         if value is not None:
@@ -111,7 +114,8 @@ def _remotely(arguments: Namespace, env: Env, wanted: Wanted, results: Results) 
     api_key = chosen_key(file, env)
     from musiva.cli.remote import generate_remotely
 
-    options = cast("Options", {**wanted.options, "model": wanted.model or wanted.known})
+    chosen = {"model": wanted.model or wanted.known, "output_format": suffix and suffix[1:]}
+    options = cast("Options", {**wanted.options, **chosen})
     try:
         with results:
             generate_remotely(arguments.server, wanted.prompts, options, results, api_key=api_key)
@@ -121,7 +125,9 @@ def _remotely(arguments: Namespace, env: Env, wanted: Wanted, results: Results) 
         raise
 
 
-def _locally(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -> None:
+def _locally(
+    arguments: Namespace, env: Env, wanted: Wanted, results: Results, suffix: str | None
+) -> None:
     if arguments.api_key_file is not None:
         file = str(arguments.api_key_file)
         raise InvalidInput("api-key-file", file, "nothing without --server, which it is for")
@@ -144,7 +150,7 @@ def _locally(arguments: Namespace, env: Env, wanted: Wanted, results: Results) -
         with results:
             for request in requests:
                 results.warn(request.without_effect)
-            _collect(engine, requests, results)
+            _collect(engine, requests, results, suffix)
 
 
 def _model(wanted: Wanted) -> str:
@@ -162,8 +168,9 @@ def _model(wanted: Wanted) -> str:
     return wanted.known
 
 
-def _collect(engine: Engine, requests: list[Request], results: Results) -> None:
-    from PIL import Image
+def _collect(engine: Engine, requests: list[Request], results: Results, suffix: str | None) -> None:
+    """suffix: of all files; None is that of each kind."""
+    from musiva.core.clip import shown
 
     places = {request.id: place for place, request in enumerate(requests)}
     for event in _events(engine, requests):
@@ -172,10 +179,11 @@ def _collect(engine: Engine, requests: list[Request], results: Results) -> None:
         if event.kind == "progress":
             results.advance(place, event.index, event.evaluation, event.num_evaluations)
         elif event.kind == "picture":
-            picture = Image.fromarray(event.picture)  # pyright: ignore[reportArgumentType]
-            content = png_of(picture, engine.parameters(request, event.index, event.actions))
+            picture = shown(event.picture, request.fps)  # pyright: ignore[reportArgumentType]
+            own = suffix or (".png" if request.frames == 1 else ".webp")
+            content = file_of(picture, engine.parameters(request, event.index, event.actions), own)
             seed, share = request.seed + event.index, event.cost / event.num_evaluations
-            results.add(place, event.index, seed, picture, content, share)
+            results.add(place, event.index, seed, picture, content, own, share)
         elif event.error is not None:
             results.fail(place, event.error)
 

@@ -45,6 +45,9 @@ def run(arguments: Namespace, env: Env) -> int:
         if known not in (None, name):
             raise UnknownModel("model", name, f"{known!r}, which the picture was made with")
         request = engine.request(prompt, **options)
+        if request.frames > 1:
+            allowed = "a picture; this is a clip"
+            raise InvalidInput("picture", str(arguments.picture), allowed)
         findings = _find(engine, request)
         parameters = engine.parameters(request, 0)
     told = {

@@ -76,6 +76,18 @@ def _generate(commands: Commands) -> None:
     )
     p.add_argument("--size", type=size, metavar="WxH", help="in pixels (default: the model's)")
     p.add_argument(
+        "--frames",
+        type=whole("frames", 1, 100_000),
+        metavar="N",
+        help="of a clip, with a model of clips; 1 is a picture (default: the model's)",
+    )
+    p.add_argument(
+        "--fps",
+        type=number("fps", 1, 60),
+        metavar="X",
+        help="frames a second at which the file shows a clip (default: the model's)",
+    )
+    p.add_argument(
         "--steps", type=whole("steps", 1, 1000), metavar="N", help="steps (default: the model's)"
     )
     p.add_argument(
@@ -92,7 +104,9 @@ def _generate(commands: Commands) -> None:
     )
     p.add_argument("--negative", metavar="TEXT", help="what to keep away from")
     p.add_argument(
-        "--sampler", metavar="NAME", help="euler, heun, dpm++2m, ddim (default: the model's)"
+        "--sampler",
+        metavar="NAME",
+        help="euler, heun, dpm++2m, unipc, ddim (default: the model's)",
     )
     p.add_argument(
         "--spacing",
@@ -132,7 +146,7 @@ def _generate(commands: Commands) -> None:
         type=Path,
         default=Path("."),
         metavar="PATH",
-        help="a .png for one picture, else a directory (default: here)",
+        help="a .png or .webp for one picture or clip, else a directory (default: here)",
     )
     p.add_argument(
         "--grid", action="store_true", help="also write all pictures side by side as one"
@@ -319,7 +333,7 @@ def _bench(commands: Commands) -> None:
     p.add_argument(
         "name",
         metavar="NAME",
-        help="capture, fidelity, generate, pack, parity, region, reuse, scheduler, serve, server, "
+        help="capture, captured-speed, fidelity, generate, pack, parity, region, reuse, scheduler, serve, server, "
         "store, studio or suite",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")

@@ -1,4 +1,4 @@
-"""Pictures as files: whole or not at all, and never in place of another one."""
+"""Pictures and clips as files: whole or not at all, and never in place of another one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from musiva.core.errors import InvalidInput, Unavailable
 if TYPE_CHECKING:
     from PIL import Image
 
+    from musiva.core.clip import Clip
+
 __all__ = [
     "Destination",
     "check_writable",
+    "file_of",
     "grid_of",
     "png_of",
     "stem_of",
     "write_atomically",
 ]
 
-OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+FORMATS = (".png", ".webp")
+OTHER_FORMATS = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".apng", ".mp4")
 GAP = 4
 
 
@@ -37,10 +41,11 @@ class Destination:
 
     def __init__(self, out: Path, *, count: int, force: bool) -> None:
         self.out = out
-        self.is_file = out.suffix.lower() == ".png" and not out.is_dir()
+        self.is_file = out.suffix.lower() in FORMATS and not out.is_dir()
         self._force = force
         if out.suffix.lower() in OTHER_FORMATS and not out.is_dir():
-            raise InvalidInput("out", str(out), "a file name that ends in .png, or a directory")
+            allowed = f"a file name that ends in {' or '.join(FORMATS)}, or a directory"
+            raise InvalidInput("out", str(out), allowed)
         if self.is_file and count > 1:
             raise InvalidInput("out", str(out), f"a directory, for {count} pictures")
         if self.is_file and out.exists() and not force:
@@ -49,25 +54,30 @@ class Destination:
             )
         check_writable("out", out.parent if self.is_file else out)
 
-    def write(self, content: bytes, stem: str) -> Path:
-        """Save a PNG file; returns its path. Raises Unavailable."""
+    @property
+    def suffix(self) -> str | None:
+        """That the user has said."""
+        return self.out.suffix.lower() if self.is_file else None
+
+    def write(self, content: bytes, stem: str, suffix: str) -> Path:
+        """Save a file; returns its path. Raises Unavailable."""
         directory = self.out.parent if self.is_file else self.out
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with _temporary(directory) as temporary:
                 temporary.write_bytes(content)
-                path = self._reserve(stem)
+                path = self._reserve(stem, suffix)
                 os.replace(temporary, path)
         except OSError as error:
             raise Unavailable(f"{directory}: a picture could not be written: {error}") from error
         return path
 
-    def _reserve(self, stem: str) -> Path:
+    def _reserve(self, stem: str, suffix: str) -> Path:
         if self.is_file and self._force:
             return self.out
         attempt = 1
         while True:
-            name = f"{stem}.png" if attempt == 1 else f"{stem}-{attempt}.png"
+            name = f"{stem}{suffix}" if attempt == 1 else f"{stem}-{attempt}{suffix}"
             path = self.out if self.is_file else self.out / name
             try:
                 # Made exclusively, so that no other process can take the name before the picture
@@ -123,6 +133,20 @@ def check_writable(field: str, directory: Path) -> None:
         raise InvalidInput(
             field, str(directory), f"a directory that can be written ({reason})"
         ) from error
+
+
+def file_of(picture: Image.Image | Clip, note: Mapping[str, object], suffix: str) -> bytes:
+    """A PNG or WebP file with `note` where `musiva.core.provenance` looks for it."""
+    from musiva.core.clip import Clip
+    from musiva.core.provenance import exif
+
+    if isinstance(picture, Clip):
+        return picture.content("png" if suffix == ".png" else "webp", parameters=note)
+    if suffix == ".png":
+        return png_of(picture, note)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=100, exif=exif(note))
+    return buffer.getvalue()
 
 
 def png_of(picture: Image.Image, note: Mapping[str, object]) -> bytes:

@@ -54,7 +54,8 @@ async def _generate(
                         results.advance(place, index, event.evaluation, total)
                     case Completed(picture=picture):
                         seed, content = picture.seed, picture.content
-                        results.add(place, event.index, seed, picture.image, content, picture.share)
+                        file = content, f".{picture.format}"
+                        results.add(place, event.index, seed, picture.image, *file, picture.share)
                         results.warn(picture.warnings)
                     case MusivaError():
                         results.fail(place, event)

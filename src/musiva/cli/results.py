@@ -15,6 +15,8 @@ from musiva.cli.progress import Progress
 if TYPE_CHECKING:
     from PIL import Image
 
+    from musiva.core.clip import Clip
+
 __all__ = ["Results"]
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ class Results:
         self._prompts, self._per_prompt, self._asked = prompts, per_prompt, asked
         self._destination = destination
         self._evaluations: dict[tuple[int, int], int] = {}
-        self._pictures: dict[tuple[int, int], Image.Image] = {}
+        self._pictures: dict[tuple[int, int], Image.Image | Clip] = {}
         self._seeds: dict[tuple[int, int], int] = {}
         self._shares: list[float] = []
         self._failures: list[Exception] = []
@@ -68,19 +70,20 @@ class Results:
         place: int,
         index: int,
         seed: int,
-        picture: Image.Image,
+        picture: Image.Image | Clip,
         content: bytes,
+        suffix: str,
         share: float | None,
     ) -> None:
-        """content: its PNG file. share: of the dense run, that was computed; None where a server
-        does not tell. Raises Unavailable when it cannot be written.
+        """content: its file, suffix: of that file's name. share: of the dense run, that was
+        computed; None where a server does not tell. Raises Unavailable when it cannot be written.
         """
         if share is not None:
             self._shares.append(share)
         self._pictures[place, index] = picture
         self._seeds[place, index] = seed
         stem = stem_of(self._prompts[place], seed)
-        print(self._destination.write(content, stem), flush=True)
+        print(self._destination.write(content, stem, suffix), flush=True)
 
     def warn(self, warnings: Iterable[str]) -> None:
         """What had no effect, as "FIELD: why"; the same is told once."""
@@ -97,10 +100,10 @@ class Results:
         self._failures.append(error)
 
     def write_grid(self) -> None:
-        """All pictures side by side: a row per prompt; of a single prompt, or single pictures, in a
-        shape near a square. Only when none failed.
+        """All pictures side by side, of clips the first frame: a row per prompt; of a single
+        prompt, or single pictures, in a shape near a square. Only when none failed.
         """
-        pictures = [self._pictures[key] for key in sorted(self._pictures)]
+        pictures = [_still(self._pictures[key]) for key in sorted(self._pictures)]
         columns = self._per_prompt
         if not 1 < columns < len(pictures):
             columns = math.ceil(math.sqrt(len(pictures)))
@@ -108,7 +111,13 @@ class Results:
         seed = self._seeds[0, 0]
         note = {"grid": list(self._prompts), "seed": seed}
         stem = f"{stem_of(self._prompts[0], seed)}-grid"
-        print(self._destination.write(png_of(grid_of(rows), note), stem))
+        print(self._destination.write(png_of(grid_of(rows), note), stem, ".png"))
+
+
+def _still(picture: Image.Image | Clip) -> Image.Image:
+    from musiva.core.clip import Clip
+
+    return picture.frames[0] if isinstance(picture, Clip) else picture
 
 
 def _pictures(count: int) -> str:

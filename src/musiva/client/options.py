@@ -50,6 +50,8 @@ class PictureOptions(TypedDict, total=False):
     """What a request may say beside its prompt; None, like saying nothing, is the model's own.
 
     size                (width, height) in pixels
+    frames              of a clip, with a model of clips; 1 is a picture
+    fps                 1 to 60: frames a second at which a file shows a clip
     steps               1 to 1000
     seed                0 to 2^63 - 1, of the first picture; the client draws one when none is given
     guidance            0 to 100: how closely to follow the prompt; at 1 and below it is off
@@ -66,6 +68,8 @@ class PictureOptions(TypedDict, total=False):
     """
 
     size: tuple[int, int] | None
+    frames: int | None
+    fps: float | None
     steps: int | None
     seed: int | None
     guidance: float | None
@@ -97,7 +101,7 @@ class Options(PictureOptions, total=False):
 
     deadline            as to an engine, or a date and time as RFC 3339 writes it
     quality             1 to 100, or a word of OpenAI's
-    output_format       png (default), jpeg or webp
+    output_format       png (default), jpeg or webp; of clips webp (default) or png
     output_compression  0 to 100, of jpeg and webp: 100 loses least
     model               name of the model; a server that serves another one refuses
     """

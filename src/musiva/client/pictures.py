@@ -17,6 +17,8 @@ from musiva.core.errors import InvalidInput, Unavailable
 if TYPE_CHECKING:
     from PIL import Image
 
+    from musiva.core.clip import Clip
+
 __all__ = ["Completed", "Event", "Picture", "Preview", "Progress", "Seconds"]
 
 SUFFIXES = {"png": (".png",), "jpeg": (".jpg", ".jpeg"), "webp": (".webp",)}
@@ -85,7 +87,8 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture(Encoded):
-    """A finished picture. index: which one of the request's. seed: the one that gives it alone.
+    """A finished picture or clip. index: which one of the request's. seed: the one that gives it
+    alone.
 
     warnings: what the server said of values that have no effect. policy: what chose what was
     computed. computed: evaluations that were computed in full, of num_evaluations of the dense run.
@@ -109,6 +112,18 @@ class Picture(Encoded):
     quality_used: int | None = None
     deadline_met: bool | None = None
     seconds: Seconds | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is a clip, of which `image` is the first frame."""
+        return getattr(self.image, "n_frames", 1) > 1
+
+    @cached_property
+    def clip(self) -> Clip:
+        """All of its frames, decoded once. Raises Unavailable as `image` does."""
+        from musiva.core.clip import Clip
+
+        return Clip.read(self.content)
 
     @cached_property
     def parameters(self) -> dict[str, object]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from musiva.core.clip import Clip
+
 __all__ = ["RemoteEngine", "RemoteStream"]
 
 T = TypeVar("T")
@@ -38,9 +40,10 @@ class RemoteEngine:
         with RemoteEngine("http://127.0.0.1:8400") as engine:
             pictures = engine.generate(["a fox"], size=(96, 96), seed=1)
 
-    The same seed gives the same pixels as an engine with the server's model. Arguments are those of
-    `Client`; raises InvalidInput. Calls raise what the engine would, and Unavailable when the
-    server cannot be reached or breaks off.
+    The same seed gives the same pixels as an engine with the server's model; clips come without
+    loss where a request names its `frames`, else as WebP. Arguments are those of `Client`; raises
+    InvalidInput. Calls raise what the engine would, and Unavailable when the server cannot be
+    reached or breaks off.
 
     Closing it cancels whatever still runs, which then raises Cancelled.
     """
@@ -87,7 +90,7 @@ class RemoteEngine:
         quality: int | None = None,
         previews: int = 0,
         **options: Unpack[EngineOptions],
-    ) -> list[Image.Image]:
+    ) -> list[Image.Image | Clip]:
         """Pictures of all prompts, in order; `num_images` of each. Prompt i uses the same seed as
         prompt 0.
 
@@ -114,7 +117,7 @@ class RemoteEngine:
             pictures = _result(drawing)
         finally:
             drawing.cancel()
-        return [picture.image.convert("RGB") for picture in pictures]
+        return [p.clip if p.moves else p.image.convert("RGB") for p in pictures]
 
     def stream(
         self,
@@ -312,7 +315,10 @@ def _checked(
         raise InvalidInput("previews", previews, "a whole number from 0 to 100")
     seed = options.get("seed")
     drawn = secrets.randbits(32) if seed is None else seed
-    return Options(**{**options, "quality": quality, "seed": drawn})  # pyright: ignore[reportArgumentType]
+    asked = {**options, "quality": quality, "seed": drawn}
+    if options.get("frames") is not None:
+        asked["output_format"] = "png"
+    return Options(**asked)  # pyright: ignore[reportArgumentType]
 
 
 def _placed(error: InvalidInput, place: int) -> InvalidInput:
@@ -349,7 +355,9 @@ def _fared(picture: Picture) -> Fared:
 
 
 def _pixels(picture: Picture | Preview) -> np.ndarray:
-    """[H, W, 3] uint8."""
+    """uint8 [H, W, 3], or [F, H, W, 3] of a clip."""
     import numpy as np
 
+    if isinstance(picture, Picture) and picture.moves:
+        return np.stack([np.asarray(frame) for frame in picture.clip.frames])
     return np.array(picture.image.convert("RGB"))

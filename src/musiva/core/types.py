@@ -75,7 +75,8 @@ class Request:
     previews: of each picture, spread evenly over its evaluations, none at the last. deadline:
     seconds after its arrival, by which all pictures should be done; None if there is no hurry.
     priority: of a higher one all goes first. tenant: whom fairness is between. distilled: guidance
-    is an input of the model, and one branch is all that there is.
+    is an input of the model, and one branch is all that there is. frames: of a clip; 1 is a
+    picture. fps: frames a second at which a clip is shown, which changes none of them.
     """
 
     id: str
@@ -92,6 +93,8 @@ class Request:
     priority: int = 0
     tenant: str = "default"
     distilled: bool = False
+    frames: int = 1
+    fps: float = 1.0
 
     @property
     def max_quality(self) -> int:
@@ -213,7 +216,7 @@ class DenoiseItem:
     probes: names of what is measured at an evaluation that computes. keep: how many data
     predictions are kept to forecast from. tile: (height, width) in tokens of the tiles that actions
     choose among; None where they never do, and nothing is kept for it then. level: of the sample,
-    that chose the actions.
+    that chose the actions. frames: of the clip; 1 is a picture.
     """
 
     sample: str
@@ -230,6 +233,7 @@ class DenoiseItem:
     keep: int = 0
     tile: tuple[int, int] | None = None
     level: int = 0
+    frames: int = 1
 
     @property
     def computes(self) -> bool:
@@ -256,12 +260,13 @@ class DenoiseItem:
 class DecodeItem:
     """Turn the latent of a sample into its picture; the sample's slots are free afterwards. Where
     that takes too long for one step, only the parts from `first` to before `last`; None: to the
-    end.
+    end. frames: of the clip; 1 is a picture.
     """
 
     sample: str
     first: int = 0
     last: int | None = None
+    frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +294,8 @@ class Outcome:
     affected. picture: [H, W, 3] uint8 numpy array, of a decode item that goes to the end, and of a
     denoise item that asked for a preview. measured: by name of the probe, those that could be
     measured; of a probe of tiles, a number for each, or None where a tile was not computed. action:
-    the item's last one as it was done, where the executor had to decide; None: as planned.
+    the item's last one as it was done, where the executor had to decide; None: as planned. Of a
+    clip that is decoded, the picture is [F, H, W, 3].
     """
 
     error: Exception | None = None
@@ -343,7 +349,7 @@ class Event:
     those since the last progress. tiles: (rows, columns) of them, where the policy has tiles, and
     then of a picture tile_counts: evaluations that computed each tile, row-major. quality: of the
     level of the last evaluation. report: of a picture. finish: of what is admitted, seconds until
-    its pictures should be there.
+    its pictures should be there. Of a clip that is done, the picture is [F, H, W, 3].
     """
 
     request: str

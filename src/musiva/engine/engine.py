@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from PIL import Image
 from torch import Tensor
 
+from musiva.core.clip import Clip, shown
 from musiva.core.errors import Cancelled, ExecutionFailed, InvalidInput, Overloaded, Unavailable
 from musiva.core.types import Event, Request
 from musiva.engine.executor import STORE_BYTES, InlineExecutor
@@ -236,24 +237,46 @@ class Engine(Intake):
         """
         return Stream(self, self.request(prompt, **options), latents)  # type: ignore[arg-type]
 
+    @overload
     def generate(
         self,
         prompts: str | Sequence[str],
         *,
+        frames: None = None,
         latents: Sequence[Tensor] | None = None,
         **options: object,
-    ) -> list[Image.Image]:
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        frames: int,
+        latents: Sequence[Tensor] | None = None,
+        **options: object,
+    ) -> list[Image.Image] | list[Clip]: ...
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        frames: int | None = None,
+        latents: Sequence[Tensor] | None = None,
+        **options: object,
+    ) -> list[Image.Image] | list[Clip]:
         """Pictures of all prompts, in order; `num_images` of each. Prompt i uses the same seed as
         prompt 0.
 
-        latents: [C, H, W] each, one per picture, instead of the noise of the seed. Options are
-        those of `request`. Raises InvalidInput, or what the first failed request failed of; the
-        others are then cancelled.
+        frames: of clips, where it is more than 1; None is the model's default, so that a model of
+        clips gives clips. latents: one per picture, instead of the noise of the seed: [C, H, W]
+        each, or as the class of the model has clips. Options are those of `request`. Raises
+        InvalidInput, or what the first failed request failed of; the others are then cancelled.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             return []
-        first = self.request(prompts[0], **options)  # type: ignore[arg-type]
+        first = self.request(prompts[0], frames=frames, **options)  # type: ignore[arg-type]
         requests = [
             replace(
                 first, id=uuid.uuid4().hex, prompt=self._checked_prompt(f"prompts[{i}]", prompt)
@@ -270,11 +293,11 @@ class Engine(Intake):
         streams = [
             Stream(self, request, part) for request, part in zip(requests, parts, strict=True)
         ]
-        pictures: list[Image.Image] = []
+        pictures: list[Any] = []
         try:
             for stream in streams:
                 by_index = {e.index: e.picture for e in stream if e.kind == "picture"}
-                pictures += [Image.fromarray(by_index[i]) for i in range(count)]  # type: ignore[arg-type]
+                pictures += [shown(by_index[i], first.fps) for i in range(count)]  # type: ignore[arg-type]
         finally:
             for stream in streams:
                 stream.close()
@@ -342,7 +365,7 @@ class Engine(Intake):
                     policies=s.policies,
                     trip=s.trip,
                     rows=s.rows,
-                    decode_shares=self.pipeline.decode_shares,
+                    decode_shares=self.pipeline.decode_shares(s.request.frames),
                     latents=s.latents,
                     arrived=s.arrived,
                 )

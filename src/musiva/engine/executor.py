@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from musiva.core.errors import ExecutionFailed, InvalidInput, MusivaError, NonFinite
-from musiva.core.pack import Grid, Pack, coarser, patchify, unpatchify
+from musiva.core.pack import Grid, Pack, coarser
 from musiva.core.types import (
     Action,
     DecodeItem,
@@ -76,7 +76,7 @@ class Slot:
     away: Anchors = field(default_factory=Anchors)
     since_L1: Tensor | None = None
     away_since_L1: Tensor | None = None
-    decoded: Tensor | None = None
+    decoded: object = None
 
     def advance(self, schedule: Schedule, evaluation: int, prediction_LC: Tensor) -> None:
         """Take one evaluation of the solver."""
@@ -116,20 +116,18 @@ class InlineExecutor:
     def num_slots(self) -> int:
         return len(self._slots)
 
-    def put_latent(self, sample: str, latent_CHW: Tensor) -> None:
+    def put_latent(self, sample: str, latent: Tensor) -> None:
         """Give a sample its starting latent, at the noise level of its first evaluation, and let
         go of what one of its id had.
         """
         self._free(sample)
-        tokens_LC, grid = patchify(
-            latent_CHW.to(self.pipeline.device, torch.float32), self.pipeline.denoiser.patch
-        )
+        tokens_LC, grid = self.pipeline.tokens(latent.to(self.pipeline.device, torch.float32))
         self._slots[sample] = Slot(tokens_LC, grid)
 
     def latent(self, sample: str) -> Tensor:
-        """[C, H, W] float32: the latent of a sample as it stands."""
+        """float32: the latent of a sample as it stands, as `Pipeline.latent_shape` has it."""
         slot = self._slots[sample]
-        return unpatchify(slot.latent_LC, slot.grid, self.pipeline.denoiser.patch)
+        return self.pipeline.latent(slot.latent_LC, slot.grid)
 
     @torch.inference_mode()
     def skipped_latents(self, item: DenoiseItem) -> list[Tensor]:
@@ -385,11 +383,10 @@ class InlineExecutor:
         """
         if not clean:
             return {}
-        patch = self.pipeline.denoiser.patch
         try:
             if self._latent_preview is None:
                 self._latent_preview = LatentPreview.fit(self.pipeline.vae)
-            latents = [unpatchify(x, self._slots[name].grid, patch) for name, x in clean.items()]
+            latents = [self.pipeline.still(x, self._slots[name].grid) for name, x in clean.items()]
             pictures = self._latent_preview.show(latents)
         except Exception as error:
             # The others of the pack asked for no preview, and go on.
@@ -399,9 +396,9 @@ class InlineExecutor:
 
     def _start(self, item: DenoiseItem) -> None:
         """The noise of a seed is drawn on the host, so that it is the same on every device."""
-        shape = self.pipeline.latent_shape(item.size)
-        noise_CHW = torch.randn(shape, generator=torch.Generator().manual_seed(item.seed))
-        self.put_latent(item.sample, noise_CHW * initial_scale(self._schedule(item.path)))
+        shape = self.pipeline.latent_shape(item.size, item.frames)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(item.seed))
+        self.put_latent(item.sample, noise * initial_scale(self._schedule(item.path)))
 
     def _taken(self, items: Sequence[DenoiseItem]) -> Pack:
         """The pack of the tokens that the model computes."""
@@ -415,14 +412,19 @@ class InlineExecutor:
             strict=True,
         )
         owners = tuple(owner for item in items for owner in mosaic.owners_of(item))
-        key = grids, prompts, owners
+        lengths = tuple(rows_LD.shape[0] for item in items for rows_LD in self._text_rows(item))
+        key = grids, prompts, lengths, owners
         if key not in self._packs:
-            lengths = [self._texts[p].rows_LD.shape[0] for p in prompts]
             self._packs[key] = Pack.build(grids, lengths, prompts, self.pipeline.device, owners)
             if len(self._packs) > REMEMBERED_PACKS:
                 self._packs.popitem(last=False)
         self._packs.move_to_end(key)
         return self._packs[key]
+
+    def _text_rows(self, item: DenoiseItem) -> Sequence[Tensor]:
+        """[L, D] for each branch that the model runs on."""
+        first, *others = (self._texts[prompt] for prompt in item.computed_prompts)
+        return [first.rows_LD, *(other.beside(first) for other in others)]
 
     def _grid(self, item: DenoiseItem, branch: int) -> Grid:
         grid = self._slots[item.sample].grid
@@ -445,25 +447,29 @@ class InlineExecutor:
         return Inputs(
             latent_TC=pack.gather(latents),
             timestep_M=torch.tensor(times, device=self.pipeline.device),
-            text_TD=pack.gather([words.rows_LD for words in texts], "text"),
+            text_TD=pack.gather([x for item in items for x in self._text_rows(item)], "text"),
             extra=self.pipeline.conditions(texts, told, pack.num_mod_rows),
         )
 
     def _decode(self, item: DecodeItem) -> Outcome:
         slot = self._slots[item.sample]
         x = self.latent(item.sample) if slot.decoded is None else slot.decoded
-        for part in self.pipeline.decode_parts[item.first : item.last]:
+        for part in self.pipeline.decode_parts(item.frames)[item.first : item.last]:
             x = part(x)
         if item.last is not None:
             slot.decoded = x
             return Outcome()
-        pixels_CHW = x
+        assert isinstance(x, Tensor)
+        pixels = x
         del self._slots[item.sample]
         self._free(item.sample)
-        if not bool(pixels_CHW.isfinite().all()):
+        if not bool(pixels.isfinite().all()):
             return Outcome(error=NonFinite("the decoded picture is not finite"))
-        levels_HWC = ((pixels_CHW.float() / 2 + 0.5).clamp(0, 1) * 255).round().permute(1, 2, 0)
-        return Outcome(picture=np.ascontiguousarray(levels_HWC.to(torch.uint8).cpu().numpy()))
+        levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().movedim(0, -1)
+        if item.frames == 1:
+            # A clip of one frame is a picture.
+            levels = levels.reshape(levels.shape[-3:])
+        return Outcome(picture=np.ascontiguousarray(levels.to(torch.uint8).cpu().numpy()))
 
     def _build_schedule(self, path: Path) -> Schedule:
         return build_schedule(

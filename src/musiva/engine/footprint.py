@@ -38,22 +38,26 @@ class Footprint:
         self._row_bytes = COPIES * widest * size_of
         # The autoencoder is always exact.
         self._pixel_bytes = torch.float32.itemsize * pipeline.vae.held_at_pixels
+        # Autoencoders of clips take about so many frames at a time.
+        self._frames_at_once = 1 if pipeline.clips is None else pipeline.clips.counts.step
 
-    def needs(self, size: tuple[int, int], branches: int) -> int:
-        """Bytes of the largest step of a picture, beside the weights."""
-        rows = -(-self.pipeline.num_tokens(size) // ROW_ALIGN) * ROW_ALIGN * branches
-        return max(rows * self._row_bytes, math.ceil(size[0] * size[1] * self._pixel_bytes))
+    def needs(self, size: tuple[int, int], branches: int, frames: int = 1) -> int:
+        """Bytes of the largest step of a picture, or of a clip, beside the weights."""
+        rows = -(-self.pipeline.num_tokens(size, frames) // ROW_ALIGN) * ROW_ALIGN * branches
+        pixels = size[0] * size[1] * min(frames, self._frames_at_once)
+        return max(rows * self._row_bytes, math.ceil(pixels * self._pixel_bytes))
 
-    def check(self, size: tuple[int, int], branches: int) -> None:
+    def check(self, size: tuple[int, int], branches: int, frames: int = 1) -> None:
         """Raises InvalidInput for a size that cannot be made here."""
-        needs = self.needs(size, branches)
+        needs = self.needs(size, branches, frames)
         if self.free is not None and needs > self.free:
             free = max(self.free, 0) / 2**20
             allowed = (
                 f"a picture that takes at most the {free:.0f} MiB that {self.pipeline.device} has "
                 f"beside the model; this one takes about {needs / 2**20:.0f}"
             )
-            raise InvalidInput("size", f"{size[0]}x{size[1]}", allowed)
+            many = f", {frames} frames" if frames > 1 else ""
+            raise InvalidInput("size", f"{size[0]}x{size[1]}{many}", allowed)
 
 
 def _bytes(weights: Iterable[Tensor]) -> int:

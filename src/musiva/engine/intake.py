@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 MAX_SEED = 2**63 - 1
 MAX_DEADLINE = 86_400.0
 MAX_PRIORITY = 100
+MAX_FPS = 60.0
 DEFAULT_TENANT = "default"
 # Times what the dense run takes alone; None is no deadline.
 LATENCIES: Mapping[str, float | None] = MappingProxyType(
@@ -67,6 +68,8 @@ class Intake:
         *,
         negative_prompt: str | None = None,
         size: tuple[int, int] | None = None,
+        frames: int | None = None,
+        fps: float | None = None,
         steps: int | None = None,
         seed: int | None = None,
         guidance: float | None = None,
@@ -88,6 +91,7 @@ class Intake:
         """A checked request; None is the model's default, a random seed, one picture, no negative
         prompt, the dense run, no hurry.
 
+        frames: of a clip; 1 is a picture. fps: of them a second, which changes none of them.
         quality: below 100, a PSNR against the dense run that 95 % of pictures keep
         (`musiva.policy.floor_db`), as cheaply as the model's calibration knows how. min_quality:
         the same, and with a larger max_quality more where there is time for it. previews: of each
@@ -102,6 +106,8 @@ class Intake:
         defaults = self.pipeline.defaults
         size = defaults.size if size is None else _size(size)
         self.pipeline.check_size(size)
+        frames = defaults.frames if frames is None else _whole("frames", frames, 1)
+        self.pipeline.check_frames(frames)
         count = 1 if num_images is None else num_images
         count = _whole("num_images", count, 1, defaults.max_images)
         seed = (
@@ -113,12 +119,12 @@ class Intake:
             defaults.guidance if guidance is None else _number("guidance", guidance, 0.0, 100.0)
         )
         distilled = self.pipeline.distilled
-        self.footprint.check(size, 2 if guidance > 1.0 and not distilled else 1)
+        self.footprint.check(size, 2 if guidance > 1.0 and not distilled else 1, frames)
         path = Path(
             steps=defaults.steps if steps is None else _whole("steps", steps, 1, 1000),
             sampler=sampler,
             spacing=spacing,
-            shift=self.pipeline.shift(size) if shift is None else shift,
+            shift=self.pipeline.shift(size, frames) if shift is None else shift,
         )
         last = self._schedule(path).num_evaluations - 1
         low, high = _qualities(quality, min_quality, max_quality)
@@ -141,6 +147,8 @@ class Intake:
             ),
             tenant=self._tenant(DEFAULT_TENANT if tenant is None else tenant),
             distilled=distilled,
+            frames=frames,
+            fps=defaults.fps if fps is None else _number("fps", fps, 1.0, MAX_FPS),
         )
         self._check_policies(request)
         return self._with_latency(request, latency)
@@ -151,7 +159,8 @@ class Intake:
 
     def rows_of(self, request: Request) -> int:
         """Packed rows of all branches of one picture of a request."""
-        branch_rows = -(-self.pipeline.num_tokens(request.size) // ROW_ALIGN) * ROW_ALIGN
+        num_tokens = self.pipeline.num_tokens(request.size, request.frames)
+        branch_rows = -(-num_tokens // ROW_ALIGN) * ROW_ALIGN
         return branch_rows * (2 if request.guided else 1)
 
     def policies_of(self, request: Request) -> tuple[Policy, ...]:
@@ -173,7 +182,7 @@ class Intake:
         tile = Asks.of(policies[0]).tile
         schedule = self._schedule(request.path)
         trip = Trip.along(schedule, guided=request.guided, calibration=calibration)
-        return trip.tiled(self.pipeline.grid(request.size), tile)
+        return trip.tiled(self.pipeline.grid(request.size, request.frames), tile)
 
     def parameters(
         self, request: Request, index: int, actions: Sequence[Action] = ()
@@ -187,11 +196,15 @@ class Intake:
         policy = request.policy if quality == 100 else None
         if len(request.levels) > 1:
             quality, policy = 100, marked_as(actions) if actions else "never"
+        moving = {}
+        if self.pipeline.clips is not None:
+            moving = {"frames": request.frames, "fps": request.fps}
         return {
             "model": self.pipeline.name,
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
             "size": f"{request.size[0]}x{request.size[1]}",
+            **moving,
             "steps": path.steps,
             "seed": request.seed + index,
             "guidance_scale": request.guidance,
@@ -287,7 +300,7 @@ class Intake:
         return prompt
 
     def _check_latents(self, request: Request, latents: Sequence[Tensor]) -> None:
-        shape = self.pipeline.latent_shape(request.size)
+        shape = self.pipeline.latent_shape(request.size, request.frames)
         for i, latent in enumerate(latents):
             if tuple(latent.shape) != shape:
                 raise InvalidInput(f"latents[{i}]", tuple(latent.shape), f"a tensor {list(shape)}")

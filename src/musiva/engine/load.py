@@ -10,11 +10,12 @@ from pathlib import Path as FilePath
 import torch
 
 from musiva.core.errors import BadCheckpoint, InvalidInput, UnknownModel
+from musiva.engine.clips import clip_defaults, read_clips
 from musiva.engine.fallback import runnable
 from musiva.engine.pipeline import Defaults, Pipeline
 from musiva.engine.predict import read_denoiser
 from musiva.models import load_weights, read_config
-from musiva.models.captured import PIPELINES, read_autoencoder
+from musiva.models.captured import PIPELINES, ClassDenoiser, read_autoencoder
 from musiva.models.text import Prompts, TextEncoder
 from musiva.models.vae import Autoencoder, AutoencoderKL
 from musiva.ops.linear import Linears, choose_kernel
@@ -62,7 +63,9 @@ def load_pipeline(
     if not isinstance(name, str) or name not in (*PIXART, *PIPELINES):
         known = ", ".join((*PIXART, *PIPELINES))
         raise BadCheckpoint(f"{directory}: pipeline {name!r} is not supported; supported: {known}")
-    index = read_config(directory, "model_index.json")
+    index, kind = read_config(directory, "model_index.json"), PIPELINES.get(name)
+    if kind is not None:
+        kind.check(directory, index)
     named = [part for part, entry in index.items() if isinstance(entry, list) and entry[0]]
     for part in ("transformer", "vae", "scheduler", *named):
         if not (directory / part).is_dir():
@@ -70,7 +73,6 @@ def load_pipeline(
     vae = _autoencoder(directory / "vae", where)
     noise = NoiseModel.from_config(read_config(directory / "scheduler", "scheduler_config.json"))
     config = read_config(directory / "transformer")
-    kind = PIPELINES.get(name)
     text: Prompts
     if kind is None:
         denoiser = read_denoiser(directory / "transformer", DTYPES[dtype]).to(where)
@@ -95,18 +97,25 @@ def load_pipeline(
         # A table of positions ends there.
         most = _number(config, "pos_embed_max_size", 2 * native) * unit
         otherwise["max_side"] = min(2 * native, most)
+    if kind is not None and kind.clip is not None:
+        otherwise |= clip_defaults(kind.clip, config, vae.downscale)
+    defaults, clips = Defaults.read(directory, native, unit, otherwise), None
+    if kind is not None and kind.clip is not None and isinstance(denoiser, ClassDenoiser):
+        counts = defaults.frames, defaults.max_frames
+        clips = read_clips(kind.clip, denoiser, directory, vae.frame_downscale, *counts)
     return Pipeline(
         name=directory.resolve().name,
         denoiser=denoiser,
         text=text,
         vae=vae,
         noise=noise,
-        defaults=Defaults.read(directory, native, unit, otherwise),
+        defaults=defaults,
         linears=Linears(kernel),
         device=where,
         unit=unit,
         calibration=Calibration.read(directory),
         distilled=kind is not None and kind.distilled,
+        clips=clips,
         rule="linear" if kind is None else kind.rule,
     )
 

@@ -30,7 +30,7 @@ class Executor(Protocol):
 
     def execute(self, plan: StepPlan) -> StepResult: ...
 
-    def put_latent(self, sample: str, latent_CHW: Tensor) -> None:
+    def put_latent(self, sample: str, latent: Tensor) -> None:
         """Give a sample that no plan has named yet its starting latent. What one of its id had
         that ended is let go of.
         """
@@ -75,7 +75,7 @@ class StepLoop:
     ) -> Event:
         """Admit all pictures of a request, and tell when they should be done. policies: one for
         each of its levels. rows: packed rows of one picture. decode_shares: of the work of decoding
-        it, that of each part that may be a step of its own. latents: one [C, H, W] each, where the
+        it, that of each part that may be a step of its own. latents: one for each, where the
         pictures start instead of from the noise of their seeds. arrived: by the clock, if that was
         before now.
 
@@ -102,8 +102,8 @@ class StepLoop:
         if request.deadline is None:
             state.last_due[request.tenant] = samples[-1].due
         if latents is not None:
-            for sample, latent_CHW in zip(samples, latents, strict=True):
-                self.executor.put_latent(sample.id, latent_CHW)
+            for sample, latent in zip(samples, latents, strict=True):
+                self.executor.put_latent(sample.id, latent)
             # What samples of these ids had that ended just now is gone with it.
             new = {sample.id for sample in samples}
             state.released = [name for name in state.released if name not in new]

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 
 from musiva.core.errors import BadCheckpoint, InvalidInput
-from musiva.core.pack import Grid
+from musiva.core.pack import Grid, patchify, unpatchify
+from musiva.engine.clips import Clips
 from musiva.models import Denoiser, read_config
 from musiva.models.text import Prompts, Words
 from musiva.models.vae import Autoencoder
@@ -35,7 +37,8 @@ class Defaults:
     """What a request gets that does not say, and what it may say; `musiva.json` beside
     model_index.json.
 
-    size: (width, height) in pixels. min_side, max_side: in pixels.
+    size: (width, height) in pixels. min_side, max_side: in pixels. frames: of a clip; 1 is a
+    picture. fps: frames of a clip a second.
     """
 
     size: tuple[int, int]
@@ -44,6 +47,9 @@ class Defaults:
     min_side: int
     max_side: int
     max_images: int = 16
+    frames: int = 1
+    max_frames: int = 1
+    fps: float = 16.0
 
     @classmethod
     def read(
@@ -57,7 +63,7 @@ class Defaults:
             return cls(**{**own, **otherwise})
         values = read_config(directory, DEFAULTS_FILE)
         try:
-            defaults = cls(**{**values, "size": tuple(values["size"])})  # type: ignore[arg-type]
+            defaults = cls(**{**otherwise, **values, "size": tuple(values["size"])})  # type: ignore[arg-type]
         except (KeyError, TypeError) as error:
             raise BadCheckpoint(f"{directory / DEFAULTS_FILE}: {error}") from error
         sides = (defaults.min_side, *defaults.size, defaults.max_side)
@@ -72,7 +78,8 @@ class Defaults:
 class Pipeline:
     """name: what users call the model. unit: sides of pictures are multiples of it, in pixels.
     distilled: guidance is an input of the model, which has no second branch. rule: how both
-    branches are joined, where there are two.
+    branches are joined, where there are two. clips: what it takes where it makes clips; None for a
+    model of pictures.
     """
 
     name: str
@@ -87,6 +94,7 @@ class Pipeline:
     calibration: Calibration | None = None
     distilled: bool = False
     rule: Rule = "linear"
+    clips: Clips | None = None
 
     @property
     def kriging(self) -> Kriging | None:
@@ -95,20 +103,40 @@ class Pipeline:
             return None
         return Kriging(self.calibration, self.denoiser.patch)
 
-    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """(channels, height, width) of the latent of a picture of `size` (width, height)."""
-        return (
-            self.denoiser.in_channels,
-            size[1] // self.vae.downscale,
-            size[0] // self.vae.downscale,
-        )
+    def latent_shape(self, size: tuple[int, int], frames: int = 1) -> tuple[int, ...]:
+        """Of the latent of a picture of `size` (width, height), [C, h, w], or of a clip, as the
+        class has it: [C, F, h, w] or [F, C, h, w].
+        """
+        channels, side = self.denoiser.in_channels, self.vae.downscale
+        place = size[1] // side, size[0] // side
+        if self.clips is None:
+            return channels, *place
+        count = self.grid(size, frames)[0] * self.denoiser.patch[0]
+        return (count, channels, *place) if self.clips.frames_first else (channels, count, *place)
 
-    def grid(self, size: tuple[int, int]) -> Grid:
-        """Of the tokens of a picture of `size` (width, height)."""
-        return 1, size[1] // self.unit, size[0] // self.unit
+    def grid(self, size: tuple[int, int], frames: int = 1) -> Grid:
+        """Of the tokens of a picture of `size` (width, height), or of a clip."""
+        count = 1
+        if self.clips is not None:
+            count = -(-self.clips.latent_frames(frames) // self.denoiser.patch[0])
+        return count, size[1] // self.unit, size[0] // self.unit
 
-    def num_tokens(self, size: tuple[int, int]) -> int:
-        return math.prod(self.grid(size))
+    def num_tokens(self, size: tuple[int, int], frames: int = 1) -> int:
+        return math.prod(self.grid(size, frames))
+
+    def tokens(self, latent: Tensor) -> tuple[Tensor, Grid]:
+        """[L, C] of a latent as `latent_shape` has it, and their grid."""
+        return patchify(self._channels_first(latent), self.denoiser.patch)
+
+    def latent(self, tokens_LC: Tensor, grid: Grid) -> Tensor:
+        """The inverse of `tokens`."""
+        ndim = 3 if self.clips is None else 4
+        return self._channels_first(unpatchify(tokens_LC, grid, self.denoiser.patch, ndim))
+
+    def still(self, tokens_LC: Tensor, grid: Grid) -> Tensor:
+        """[C, h, w]: the latent of a picture, or that of the middle of a clip."""
+        latent_CFhw = unpatchify(tokens_LC, grid, self.denoiser.patch, ndim=4)
+        return latent_CFhw[:, latent_CFhw.shape[1] // 2]
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises InvalidInput naming the size and what is allowed."""
@@ -117,9 +145,16 @@ class Pipeline:
             allowed = f"width x height, each a multiple of {self.unit} from {low} to {high}"
             raise InvalidInput("size", f"{size[0]}x{size[1]}", allowed)
 
-    def shift(self, size: tuple[int, int]) -> float | None:
+    def check_frames(self, frames: int) -> None:
+        """Raises InvalidInput naming the number and what is allowed."""
+        if self.clips is None and frames != 1:
+            raise InvalidInput("frames", frames, "1: the model makes pictures")
+        if self.clips is not None and frames not in self.clips.counts:
+            raise InvalidInput("frames", frames, self.clips.allowed())
+
+    def shift(self, size: tuple[int, int], frames: int = 1) -> float | None:
         """Of the times of a picture of that size, where the model has one for each."""
-        return self.noise.shift_of(self.num_tokens(size))
+        return self.noise.shift_of(self.num_tokens(size, frames))
 
     def conditions(
         self,
@@ -156,28 +191,59 @@ class Pipeline:
         """
         return prediction_LC[:, : self.denoiser.in_channels * math.prod(self.denoiser.patch)]
 
-    def decode(self, latent_CHW: Tensor) -> Tensor:
-        """[C, h, w] -> [3, H, W], nominally -1 to 1. One picture at a time: its bytes depend on it
-        alone.
+    def decode(self, latent: Tensor, frames: int = 1) -> Tensor:
+        """[C, h, w] -> [3, H, W], nominally -1 to 1, or a clip, as the class has it, -> [3, F, H,
+        W]. One picture at a time: its bytes depend on it alone.
         """
-        x = latent_CHW
-        for part in self.decode_parts:
+        x = latent
+        for part in self.decode_parts(frames):
             x = part(x)
         return x
 
-    @property
-    def decode_parts(self) -> Sequence[Callable[[Tensor], Tensor]]:
+    def decode_parts(self, frames: int = 1) -> Sequence[Callable[[Any], Any]]:
         """What `decode` does, one after the other."""
-        first, *others = self.vae.decode_parts
-        dtype = next(self.vae.parameters()).dtype
+        if self.clips is not None and self.clips.by_frame:
+            return [self._with_next_frame] * frames
 
-        def begin(latent_CHW: Tensor) -> Tensor:
-            return first(self.vae.unscale(latent_CHW[None].to(dtype)))
+        def begin(latent: Tensor) -> Tensor:
+            return self._unscaled(self._kept(latent, frames)[None])
 
-        *parts, last = begin, *others
-        return [*parts, lambda x_1CHW: last(x_1CHW)[0]]
+        parts = list(self.vae.decode_parts)
+        parts[0] = _chained(begin, parts[0])
+        parts[-1] = _chained(parts[-1], itemgetter(0))
+        return parts
 
-    @property
-    def decode_shares(self) -> Sequence[float]:
+    def decode_shares(self, frames: int = 1) -> Sequence[float]:
         """Of the work of `decode`, about, that of each part."""
+        if self.clips is not None and self.clips.by_frame:
+            return [1 / frames] * frames
         return self.vae.decode_shares
+
+    def _with_next_frame(self, x: Any) -> Any:
+        """Of a latent, or of (latent, frames that are there), the same with one frame more; the
+        clip when all are there.
+        """
+        latent_CFhw, done = x if isinstance(x, tuple) else (self._channels_first(x), ())
+        frame_13HW = self.vae.decode(self._unscaled(latent_CFhw[None, :, len(done)]))
+        done = (*done, frame_13HW[0])
+        whole = len(done) == latent_CFhw.shape[1]
+        return torch.stack(done, dim=1) if whole else (latent_CFhw, done)
+
+    def _channels_first(self, latent: Tensor) -> Tensor:
+        """A latent as the class has it, with its channels first; and the way back."""
+        turned = self.clips is not None and self.clips.frames_first
+        return latent.transpose(0, 1) if turned else latent
+
+    def _kept(self, latent: Tensor, frames: int) -> Tensor:
+        """Without the frames in front that only fill a patch up, channels first."""
+        if self.clips is None:
+            return latent
+        latent_CFhw = self._channels_first(latent)
+        return latent_CFhw[:, latent_CFhw.shape[1] - self.clips.latent_frames(frames) :]
+
+    def _unscaled(self, latent: Tensor) -> Tensor:
+        return self.vae.unscale(latent.to(next(self.vae.parameters()).dtype))
+
+
+def _chained(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: second(first(x))

@@ -6,7 +6,7 @@ import logging
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -178,12 +178,13 @@ def _load(pipeline: Pipeline, draw: random.Random, recorder: Recorder | None) ->
     if recorder is not None:
         recorder.loop = loop
     intake = Intake(pipeline, tariff=Tariff.guess())
-    sizes = _sizes(pipeline)
+    sizes, counts = _sizes(pipeline), _counts(pipeline)
     for i in range(draw.choice((1, 1, 2, 3, 4, 6, 8))):
         skipping = UNCALIBRATED if pipeline.calibration is None else CALIBRATED
         request = intake.request(
             " ".join(draw.choices(WORDS, k=draw.randint(1, 9))),
             size=draw.choice(sizes),
+            frames=draw.choice(counts) if len(counts) > 1 else counts[0],
             steps=draw.randint(6, 10),
             seed=i,
             guidance=draw.choice((1.0, pipeline.defaults.guidance, pipeline.defaults.guidance)),
@@ -206,3 +207,11 @@ def _sizes(pipeline: Pipeline) -> list[tuple[int, int]]:
     most = (high - low) // unit
     sides = sorted({low + unit * round(most * k / 3) for k in range(4)})
     return [(width, height) for width in sides for height in sides]
+
+
+def _counts(pipeline: Pipeline) -> Sequence[int]:
+    """Up to three numbers of frames, from the smallest to that of a clip by default."""
+    if pipeline.clips is None:
+        return (1,)
+    usual = [count for count in pipeline.clips.counts if count <= pipeline.defaults.frames]
+    return sorted({usual[0], usual[len(usual) // 2], usual[-1]})

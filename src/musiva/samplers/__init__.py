@@ -9,9 +9,10 @@ of betas.
 | `euler`   | yes  |         |              | steps         | FlowMatchEulerDiscreteScheduler  |
 | `heun`    | yes  |         |              | 2 * steps - 1 | FlowMatchHeunDiscreteScheduler   |
 | `dpm++2m` | yes  | yes     | yes          | steps         | DPMSolverMultistepScheduler      |
+| `unipc`   | yes  |         |              | steps         | UniPCMultistepScheduler          |
 | `ddim`    |      | yes     | yes          | steps         | DDIMScheduler, eta = 0           |
 
-Euler and DDIM are of first order, Heun and DPM-Solver++(2M) of second.
+Euler and DDIM are of first order, Heun and DPM-Solver++(2M) of second, UniPC of third.
 
 Spacings: `uniform`, `karras`, `exponential` for flow; `linspace`, `leading`, `trailing` for the
 others, and with `dpm++2m` also `karras` and `exponential`. `shift` is for flow.

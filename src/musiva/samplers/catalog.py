@@ -21,8 +21,18 @@ from musiva.samplers.schedules import (
     ddim_grid,
     dpm_grid,
     flow_match_grid,
+    unipc_grid,
 )
-from musiva.samplers.solvers import Memory, Solver, as_computed, ddim, dpm_2m, euler, heun
+from musiva.samplers.solvers import (
+    Memory,
+    Solver,
+    as_computed,
+    ddim,
+    dpm_2m,
+    euler,
+    heun,
+    unipc,
+)
 
 __all__ = ["SAMPLERS", "Sampler", "build_schedule", "initial_scale", "step"]
 
@@ -76,6 +86,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
             grid=dpm_grid,
             solve=dpm_2m,
         ),
+        "unipc": Sampler(spacings={"flow": ("uniform",)}, grid=unipc_grid, solve=unipc),
         "ddim": Sampler(
             spacings={"epsilon": _DDIM_SPACINGS, "v_prediction": _DDIM_SPACINGS},
             grid=ddim_grid,

@@ -30,11 +30,18 @@ TimestepSpacing: TypeAlias = Literal["linspace", "leading", "trailing", "even"]
 FinalSigma: TypeAlias = Literal["zero", "sigma_min"]
 SigmaSpacing: TypeAlias = Literal["karras", "exponential"]
 
+# Start, end and kind of betas that a configuration leaves open; those of CogVideoX are the second.
+_BETAS: tuple[tuple[float, float, BetaSchedule], ...] = (
+    (0.0001, 0.02, "linear"),
+    (0.00085, 0.012, "scaled_linear"),
+)
 _SAMPLER_OF_SCHEDULER: Mapping[str, str] = {
     "FlowMatchEulerDiscreteScheduler": "euler",
     "FlowMatchHeunDiscreteScheduler": "heun",
     "DPMSolverMultistepScheduler": "dpm++2m",
     "DDIMScheduler": "ddim",
+    "UniPCMultistepScheduler": "unipc",
+    "CogVideoXDDIMScheduler": "ddim",
 }
 
 
@@ -64,6 +71,8 @@ class NoiseModel:
     beta_*               variance preserving: the table of betas; flow models do not use them
     rescale_betas_zero_snr   the last training step is pure noise (Lin et al. 2023, arXiv
                              2305.08891)
+    snr_shift            (alpha / sigma)**2 is divided by it, and the table worked out in fp64, as
+                         CogVideoX was trained; None: neither
     timestep_spacing     which integer timesteps to visit (same paper, table 2); None: as the
                          sampler's scheduler does
     sigma_spacing        spacing in sigma that replaces `timestep_spacing` in samplers that offer it
@@ -81,6 +90,7 @@ class NoiseModel:
     beta_end: float = 0.02
     beta_schedule: BetaSchedule = "linear"
     rescale_betas_zero_snr: bool = False
+    snr_shift: float | None = None
     timestep_spacing: TimestepSpacing | None = None
     steps_offset: int = 0
     sigma_spacing: SigmaSpacing | None = None
@@ -132,6 +142,15 @@ class NoiseModel:
             read.require(
                 "use_flow_sigmas", False, False, 'without prediction_type "flow_prediction"'
             )
+        if name == "UniPCMultistepScheduler":
+            read.require("prediction_type", "epsilon", "flow_prediction", f"in {name}")
+            read.require("use_flow_sigmas", False, True, f"in {name}")
+            return cls(
+                prediction="flow",
+                num_train_timesteps=num_train_timesteps,
+                scheduler=name,
+                shift=read.number("flow_shift", 1.0, 0.01, 100.0),
+            )
         return cls._from_beta_config(name, num_train_timesteps, read)
 
     @classmethod
@@ -146,17 +165,20 @@ class NoiseModel:
         spacings: tuple[TimestepSpacing, ...] = ("linspace", "leading", "trailing")
         finals: tuple[FinalSigma, ...] = ("zero", "sigma_min")
         clips = name == "DDIMScheduler" and read.flag("clip_sample", True)
-        beta_start = read.number("beta_start", 0.0001, 1e-9, 0.999)
+        shifted = name == "CogVideoXDDIMScheduler"
+        beta_start, beta_end, schedule = _BETAS[shifted]
+        beta_start = read.number("beta_start", beta_start, 1e-9, 0.999)
         return cls(
             prediction=prediction,
             num_train_timesteps=num_train_timesteps,
             scheduler=name,
             beta_start=beta_start,
-            beta_end=read.number("beta_end", 0.02, beta_start, 0.999),
+            beta_end=read.number("beta_end", beta_end, beta_start, 0.999),
             beta_schedule=read.choice(
-                "beta_schedule", "linear", ("linear", "scaled_linear", "squaredcos_cap_v2")
+                "beta_schedule", schedule, ("linear", "scaled_linear", "squaredcos_cap_v2")
             ),
             rescale_betas_zero_snr=read.flag("rescale_betas_zero_snr", False),
+            snr_shift=read.number("snr_shift_scale", 3.0, 1e-3, 1e3) if shifted else None,
             timestep_spacing=read.given("timestep_spacing", spacings),
             steps_offset=read.integer("steps_offset", 0, 0, num_train_timesteps - 1),
             sigma_spacing=read.sigma_spacing(),
@@ -192,26 +214,30 @@ class NoiseModel:
             return _SAMPLER_OF_SCHEDULER[self.scheduler]
         return "euler" if self.prediction == "flow" else "ddim"
 
-    def alphas_cumprod(self) -> npt.NDArray[np.float32]:
+    def alphas_cumprod(self) -> npt.NDArray[np.floating]:
         """alpha**2 at every training timestep, `[num_train_timesteps]`; not for flow models.
 
         Models were trained on this table as torch makes it in fp32, and 1 - alpha**2 at the first
         timesteps has few correct digits there, so the same arithmetic is used here: a table in fp64
         would be another noise.
         """
+        if self.snr_shift is not None:
+            table = torch.cumprod(1.0 - self._betas(torch.float64), dim=0)
+            table = table / (self.snr_shift + (1 - self.snr_shift) * table)
+            return (_to_zero_snr(table) if self.rescale_betas_zero_snr else table).numpy()
         betas = self._betas()
         if self.rescale_betas_zero_snr:
             betas = _rescale_zero_terminal_snr(betas)
         return torch.cumprod(1.0 - betas, dim=0).numpy()
 
-    def _betas(self) -> torch.Tensor:
+    def _betas(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """dtype: of those whose roots are even, which alone were ever trained in another one."""
         count, start, end = self.num_train_timesteps, self.beta_start, self.beta_end
         cpu = torch.device("cpu")
         if self.beta_schedule == "linear":
             return torch.linspace(start, end, count, dtype=torch.float32, device=cpu)
         if self.beta_schedule == "scaled_linear":
-            roots = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32, device=cpu)
-            return roots**2
+            return torch.linspace(start**0.5, end**0.5, count, dtype=dtype, device=cpu) ** 2
         # The cosine schedule of Nichol & Dhariwal 2021, arXiv 2102.09672.
         bars = [
             math.cos((step / count + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(count + 1)
@@ -221,8 +247,14 @@ class NoiseModel:
 
 
 def _rescale_zero_terminal_snr(betas: torch.Tensor) -> torch.Tensor:
-    """Move alpha so that the last is zero (Lin et al. 2023, arXiv 2305.08891, algorithm 1)."""
-    alphas = torch.cumprod(1.0 - betas, dim=0).sqrt()
-    first, last = alphas[0], alphas[-1]
-    bars = ((alphas - last) * (first / (first - last))) ** 2
+    bars = _to_zero_snr(torch.cumprod(1.0 - betas, dim=0))
     return 1.0 - torch.cat([bars[:1], bars[1:] / bars[:-1]])
+
+
+def _to_zero_snr(table: torch.Tensor) -> torch.Tensor:
+    """Move alpha so that the last is zero (Lin et al. 2023, arXiv 2305.08891, algorithm 1); both
+    squared.
+    """
+    alphas = table.sqrt()
+    first, last = alphas[0], alphas[-1]
+    return ((alphas - last) * (first / (first - last))) ** 2

@@ -71,6 +71,34 @@ _PARAMETERS: Mapping[str, Mapping[str, tuple[object, ...] | None]] = {
         "clip_sample_range": None,
         "set_alpha_to_one": None,
     },
+    # Of flow models alone, to which betas mean nothing.
+    "UniPCMultistepScheduler": {
+        **_BETA_TABLE,
+        "predict_x0": (True,),
+        "solver_order": (2,),
+        "solver_type": ("bh2",),
+        "solver_p": (None,),
+        "lower_order_final": (True,),
+        "disable_corrector": ([],),
+        "use_karras_sigmas": (False,),
+        "use_exponential_sigmas": (False,),
+        "use_beta_sigmas": (False,),
+        "use_flow_sigmas": (True,),
+        "flow_shift": None,
+        "final_sigmas_type": ("zero",),
+        "use_dynamic_shifting": (False,),
+        "sigma_min": (None,),
+        "sigma_max": (None,),
+        "shift_terminal": (None,),
+    },
+    # It does not clip, whatever it is told.
+    "CogVideoXDDIMScheduler": {
+        **_BETA_TABLE,
+        "clip_sample": None,
+        "clip_sample_range": None,
+        "set_alpha_to_one": None,
+        "snr_shift_scale": None,
+    },
 }
 _INERT = frozenset(
     (

@@ -28,6 +28,7 @@ __all__ = [
     "ddim_grid",
     "dpm_grid",
     "flow_match_grid",
+    "unipc_grid",
 ]
 
 Array: TypeAlias = npt.NDArray[np.floating]
@@ -36,6 +37,7 @@ SIGMA_SPACINGS = ("karras", "exponential")
 # "even": equal steps from 1 to 1 / steps before the shift, as pipelines after FLUX ask for.
 FLOW_SPACINGS = ("uniform", "even", *SIGMA_SPACINGS)
 DISCRETE_SPACINGS = ("linspace", "leading", "trailing")
+BELOW_NOISE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,18 @@ def dpm_grid(noise: NoiseModel, steps: int, spacing: str, shift: float) -> Grid:
     path = [*path.astype(np.float32).tolist(), last]
     levels = [(1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio)) for ratio in path]
     return _consecutive(levels, timesteps.tolist())
+
+
+def unipc_grid(noise: NoiseModel, steps: int, spacing: str, shift: float) -> Grid:
+    """Flow matching, as UniPCMultistepScheduler: it begins just below pure noise, of which
+    log(alpha / sigma) is not finite.
+    """
+    count = noise.num_train_timesteps
+    sigmas = _shifted(np.linspace(1.0, 1.0 / count, steps + 1)[:-1], shift)
+    if abs(sigmas[0] - 1.0) < BELOW_NOISE:
+        sigmas[0] -= BELOW_NOISE
+    timesteps = (sigmas * count).astype(np.int64).tolist()
+    return _consecutive(_flow_levels([*sigmas.astype(np.float32).tolist(), 0.0]), timesteps)
 
 
 def ddim_grid(noise: NoiseModel, steps: int, spacing: str, shift: float) -> Grid:

@@ -30,6 +30,7 @@ __all__ = [
     "predicted_clean",
     "predicted_noise",
     "prediction_from_clean",
+    "unipc",
 ]
 
 Memory: TypeAlias = tuple[Tensor, ...]
@@ -79,20 +80,74 @@ def dpm_2m(
     exp(-h)) is `gain = alpha' - alpha * sigma' / sigma`, which needs no logarithm and holds at
     sigma' = 0 too. The first step, and the last where the schedule says so, is of first order.
     """
+    clean = predicted_clean(schedule, evaluation, x, prediction)
+    moved = _multistep(schedule, evaluation, x, clean, *memory)
+    return moved, () if evaluation == schedule.num_steps - 1 else (clean,)
+
+
+def unipc(
+    schedule: Schedule, evaluation: int, x: Tensor, prediction: Tensor, memory: Memory
+) -> tuple[Tensor, Memory]:
+    """UniPC of second order with B2(h) = exp(h) - 1 (Zhao et al. 2023, arXiv 2302.04867): the
+    latent is corrected by what the model says of it, without another evaluation, and then goes on.
+    Its predictor is DPM-Solver++(2M).
+
+    memory: the corrected latent of the evaluation before, and data predictions, the newest first.
+    """
+    clean = predicted_clean(schedule, evaluation, x, prediction)
+    if memory:
+        x = _corrected(schedule, evaluation, clean, *memory)
+    moved = _multistep(schedule, evaluation, x, clean, *memory[1:2])
+    return moved, () if evaluation == schedule.num_steps - 1 else (x, clean, *memory[1:2])
+
+
+def _multistep(
+    schedule: Schedule, evaluation: int, x: Tensor, clean: Tensor, earlier: Tensor | None = None
+) -> Tensor:
+    """The next latent. earlier: the data prediction of the evaluation before."""
     alpha, sigma = schedule.level(evaluation)
     alpha_next, sigma_next = schedule.landings[evaluation]
-    clean = predicted_clean(schedule, evaluation, x, prediction)
     decay = sigma_next / sigma
     gain = alpha_next - alpha * decay
     moved = decay * x + gain * clean
     last = evaluation == schedule.num_steps - 1
-    if memory and not (last and schedule.euler_at_final):
-        (earlier,) = memory
+    if earlier is not None and not (last and schedule.euler_at_final):
         here = _half_log_snr(alpha, sigma)
         growth = _half_log_snr(alpha_next, sigma_next) - here
         growth_before = here - _half_log_snr(*schedule.level(evaluation - 1))
         moved = moved + (0.5 * gain * growth / growth_before) * (clean - earlier)
-    return moved, () if last else (clean,)
+    return moved
+
+
+def _corrected(
+    schedule: Schedule,
+    evaluation: int,
+    clean: Tensor,
+    start: Tensor,
+    newest: Tensor,
+    oldest: Tensor | None = None,
+) -> Tensor:
+    """The latent of an evaluation, stepped to again with its own data prediction too. start: the
+    latent of the evaluation before; newest, oldest: data predictions of that one and the one before
+    it.
+    """
+    alpha_before, sigma_before = schedule.level(evaluation - 1)
+    alpha, sigma = schedule.level(evaluation)
+    decay = sigma / sigma_before
+    gain = alpha - alpha_before * decay
+    again = decay * start + gain * newest
+    if oldest is None:
+        return again + (0.5 * gain) * (clean - newest)
+    there = _half_log_snr(alpha_before, sigma_before)
+    growth = _half_log_snr(alpha, sigma) - there
+    ratio = (_half_log_snr(*schedule.level(evaluation - 2)) - there) / growth
+    # The weights for which data predictions of degree two in log(alpha / sigma) are met.
+    whole = math.expm1(-growth)
+    linear = whole / -growth - 1.0
+    square = 2.0 * (linear / -growth - 0.5)
+    old = (linear - square) / (whole * (1.0 - ratio))
+    new = linear / whole - old
+    return again + (gain * old / ratio) * (oldest - newest) + (gain * new) * (clean - newest)
 
 
 def predicted_clean(schedule: Schedule, evaluation: int, x: Tensor, prediction: Tensor) -> Tensor:

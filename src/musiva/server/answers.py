@@ -256,6 +256,11 @@ class Model(Answer):
     min_side: int
     max_side: int
     max_images: int
+    frames: Annotated[int, Field(description="of a clip by default; 1 is a picture")]
+    min_frames: int
+    max_frames: int
+    frame_step: Annotated[int, Field(description="between two counts that are allowed")]
+    fps: Annotated[float | None, Field(description="by default; null for pictures")]
     steps: int
     max_steps: int
     guidance_scale: float

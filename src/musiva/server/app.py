@@ -1,4 +1,6 @@
-"""The HTTP API: OpenAI's image generation, jobs, models, files, health, metrics, and the studio."""
+"""The HTTP API: OpenAI's images and videos, jobs, models, files, health, metrics, and the
+studio.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,7 @@ from musiva.server.reading import skip_body
 from musiva.server.shared import Shared
 from musiva.server.standing import estimates, standing
 from musiva.server.tenants import Access
+from musiva.server.videos import VideosApi
 from musiva.telemetry import Metrics
 
 __all__ = ["create_app"]
@@ -72,7 +75,9 @@ def create_app(
     metrics.watch_standing(lambda: shared.questions.latest(STANDING_SECONDS))
     model = describe_model(engine, created=int(clock()))
     _add_images(app, shared)
-    _add_jobs(app, JobsApi(shared))
+    jobs = JobsApi(shared)
+    _add_jobs(app, jobs)
+    _add_videos(app, VideosApi(shared, jobs))
     _add_standing(app, shared)
     _add_models(app, model)
     _add_service(app, shared)
@@ -96,7 +101,7 @@ def _add_middleware(app: FastAPI, metrics: Metrics, config: AppConfig, access: A
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),
             expose_headers=("Retry-After", "Location", "Idempotent-Replayed", REQUEST_ID),
         )
@@ -153,6 +158,24 @@ def _add_jobs(app: FastAPI, jobs: JobsApi) -> None:
     @_get(app, "/v1/jobs/{job}/events")
     async def job_events(http: Request, job: str) -> Response:
         return await jobs.events(http, job)
+
+
+def _add_videos(app: FastAPI, videos: VideosApi) -> None:
+    @app.post("/v1/videos")
+    async def create_video(http: Request) -> Response:
+        return await videos.create(http)
+
+    @_get(app, "/v1/videos/{video}")
+    async def one_video(http: Request, video: str) -> Response:
+        return await videos.get(http, video)
+
+    @_get(app, "/v1/videos/{video}/content")
+    async def video_content(http: Request, video: str) -> Response:
+        return await videos.content(http, video)
+
+    @app.delete("/v1/videos/{video}")
+    async def delete_video(http: Request, video: str) -> Response:
+        return await videos.delete(http, video)
 
 
 def _add_standing(app: FastAPI, shared: Shared) -> None:

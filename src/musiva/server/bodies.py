@@ -10,7 +10,7 @@ from musiva.core.errors import InvalidInput
 from musiva.server.answers import FileFormat
 from musiva.server.errors import ApiError
 
-__all__ = ["ImagesBody", "JobBody", "PictureBody", "parse_body"]
+__all__ = ["ImagesBody", "JobBody", "PictureBody", "VideoBody", "parse_body"]
 
 MAX_PROMPT = 32_000
 MAX_PARTIAL_IMAGES = 100
@@ -19,6 +19,9 @@ MAX_GUIDANCE = 100
 MAX_SEED = 2**63 - 1
 MAX_DEADLINE = 86_400
 MAX_PRIORITY = 100
+MAX_FRAMES = 100_000
+MAX_FPS = 60
+MAX_SECONDS = 3600
 TEXT = f"a text of at most {MAX_PROMPT} characters"
 Word = Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"]
 WORDS = get_args(Word)
@@ -46,6 +49,12 @@ class PictureBody(BaseModel):
     n: Annotated[int, Field(ge=1)] | None = Field(None, description="a whole number of at least 1")
     size: Annotated[str, Field(pattern="^(auto|[0-9]{1,6}x[0-9]{1,6})$")] | None = Field(
         None, description='"auto" or "WIDTHxHEIGHT" in pixels'
+    )
+    frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = Field(
+        None, description="a whole number that the model takes, see /v1/models"
+    )
+    fps: Annotated[float, Field(ge=1, le=MAX_FPS)] | None = Field(
+        None, description=f"a number from 1 to {MAX_FPS}"
     )
     response_format: Literal["b64_json", "url"] | None = Field(None, description="b64_json or url")
     output_format: FileFormat | None = Field(None, description="png, jpeg or webp")
@@ -96,9 +105,9 @@ class PictureBody(BaseModel):
     )
     policy: str | None = Field(None, description="a policy and its fields, see /v1/models")
 
-    @property
-    def format(self) -> FileFormat:
-        return self.output_format or "png"
+    def format(self, frames: int) -> FileFormat:
+        """Of a picture, or of a clip of so many frames."""
+        return self.output_format or ("png" if frames == 1 else "webp")
 
     @property
     def num_previews(self) -> int:
@@ -143,6 +152,18 @@ class JobBody(PictureBody):
     @property
     def num_previews(self) -> int:
         return self.previews or 0
+
+
+class VideoBody(JobBody):
+    """Of `POST /v1/videos`."""
+
+    seconds: (
+        Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,6})?$")]
+        | Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+        | None
+    ) = Field(
+        None, description=f'a number above 0 and at most {MAX_SECONDS}, or a text such as "4"'
+    )
 
 
 def parse_body(kind: type[B], content: bytes, max_images: int) -> B:

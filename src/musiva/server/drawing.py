@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from starlette.datastructures import URL
 
+from musiva.core.clip import COMPRESSION
 from musiva.core.types import Event
 from musiva.core.types import Request as EngineRequest
 from musiva.server.answers import (
@@ -74,7 +75,7 @@ class Drawing:
         content, seed = self._encode(event), self.request.seed + event.index
         spent = _spent(event)
         if self.body.response_format == "url":
-            name = self.shared.files.put(content, self.body.format)
+            name = self.shared.files.put(content, self._format)
             url = str(self.base_url.replace(path=f"/files/{name}"))
             return LinkedPicture(url=url, seed=seed, **spent)
         return InlinePicture(b64_json=_base64(content), seed=seed, **spent)
@@ -84,7 +85,7 @@ class Drawing:
         answer = ImagesAnswer(
             created=int(time.time()),
             data=data,
-            output_format=self.body.format,
+            output_format=self._format,
             quality=self._quality,
             size=self._size,
             usage=self._usage(self.request.num_images),
@@ -100,7 +101,7 @@ class Drawing:
 
     def partial(self, event: Event, number: int, chosen: FileFormat | None) -> PartialImage:
         """chosen: the format of previews, None for that of the picture."""
-        file_format = chosen or self.body.format
+        file_format = chosen or self._format
         compression = self._compression if chosen is None else PREVIEW_COMPRESSION
         return PartialImage(
             b64_json=shown(event, file_format, compression),
@@ -121,7 +122,7 @@ class Drawing:
         return Completed(
             b64_json=_base64(self._encode(event)),
             created_at=int(time.time()),
-            output_format=self.body.format,
+            output_format=self._format,
             quality=self._quality,
             size=self._size,
             usage=self._usage(1),
@@ -159,16 +160,22 @@ class Drawing:
         return "high" if quality > MEDIUM else "medium" if quality > LOW else "low"
 
     @property
+    def _format(self) -> FileFormat:
+        return self.body.format(self.request.frames)
+
+    @property
     def _compression(self) -> int:
         compression = self.body.output_compression
-        return 100 if compression is None else compression
+        if compression is None:
+            return 100 if self.request.frames == 1 else COMPRESSION
+        return compression
 
     def _usage(self, num_images: int) -> Usage:
         pipeline, request = self.shared.engine.pipeline, self.request
         negative = request.negative_prompt if request.guided else ""
         texts = [text for text in (request.prompt, negative) if text]
         given = sum(len(pipeline.text.tokenize(text)) for text in texts)
-        made = pipeline.num_tokens(request.size) * num_images
+        made = pipeline.num_tokens(request.size, request.frames) * num_images
         return Usage(
             input_tokens=given,
             input_tokens_details=Tokens(text_tokens=given, image_tokens=0),
@@ -179,7 +186,8 @@ class Drawing:
 
     def _encode(self, event: Event) -> bytes:
         parameters = self.shared.engine.parameters(self.request, event.index, event.actions)
-        return encode_picture(_pixels(event), self.body.format, self._compression, parameters)
+        known = self._compression, parameters, self.request.fps
+        return encode_picture(_pixels(event), self._format, *known)
 
 
 def shown(event: Event, file_format: FileFormat, compression: int) -> str:

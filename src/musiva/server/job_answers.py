@@ -36,11 +36,15 @@ __all__ = [
     "JobStatus",
     "StandingAnswer",
     "Status",
+    "Video",
+    "VideoDeleted",
+    "VideoStatus",
 ]
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 ENDED: tuple[Status, ...] = ("succeeded", "failed", "cancelled")
+VideoStatus = Literal["queued", "in_progress", "completed", "failed"]
 Time = Annotated[float, Field(description="seconds since 1970")]
 
 
@@ -79,6 +83,30 @@ class JobList(Answer):
     object: Literal["list"] = "list"
     data: list[Job]
     has_more: Annotated[bool, Field(description="whether there are older ones")]
+
+
+class Video(Answer):
+    """A job, in OpenAI's words; ours are frames and fps."""
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: VideoStatus
+    progress: Annotated[int, Field(ge=0, le=100)]
+    created_at: int
+    completed_at: int | None
+    expires_at: Annotated[int | None, Field(description="when it is forgotten; null until it ends")]
+    size: Size
+    seconds: str
+    frames: Annotated[int, Field(ge=1)]
+    fps: float
+    error: Annotated[ErrorDetail | None, Field(description="why it failed")]
+
+
+class VideoDeleted(Answer):
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: Literal[True] = True
 
 
 class JobStatus(Answer):

@@ -46,6 +46,7 @@ class JobRecord:
     ) -> None:
         self.id, self.tenant, self.key = request.id, request.tenant, key
         self.size = "{}x{}".format(*request.size)
+        self.frames, self.fps = request.frames, request.fps
         self.status: Status = "queued"
         self.created, self.started, self.ended = created, None, None
         self.deadline = None if request.deadline is None else now + request.deadline

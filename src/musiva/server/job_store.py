@@ -55,6 +55,12 @@ class JobStore:
         self._bytes += record.num_bytes
         self._drop()
 
+    def remove(self, record: JobRecord) -> None:
+        """One that has ended."""
+        if record.id in self._jobs:
+            self._ended.remove(record)
+            self._forget(record)
+
     def get(self, job_id: str, tenant: str | None) -> JobRecord:
         """tenant: whose jobs may be seen; None for all. Raises ApiError (404)."""
         self._drop()
@@ -116,8 +122,10 @@ class JobStore:
             many = len(self._ended) > config.max_ended_jobs
             if not (large or many or record.ended <= oldest):
                 return
-            self._ended.popleft()
-            self._bytes -= record.num_bytes
-            del self._jobs[record.id]
-            if record.key is not None:
-                self._claims.pop((record.tenant, record.key), None)
+            self._forget(self._ended.popleft())
+
+    def _forget(self, record: JobRecord) -> None:
+        self._bytes -= record.num_bytes
+        del self._jobs[record.id]
+        if record.key is not None:
+            self._claims.pop((record.tenant, record.key), None)

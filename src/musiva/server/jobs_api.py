@@ -61,18 +61,28 @@ class JobsApi:
         """202 once it is admitted. Raises ApiError, and what the engine refuses."""
         created, started = self._shared.clock(), time.perf_counter()
         body, tenant = await self._shared.read(http, JobBody)
+        record, again = await self.made(http, body, tenant, created, started)
+        if again:
+            return self._told(record, 200, {"Idempotent-Replayed": "true"})
+        return self._told(record, 202)
+
+    async def made(
+        self, http: Request, body: JobBody, tenant: str, created: float, started: float
+    ) -> tuple[JobRecord, bool]:
+        """A job that is admitted, and whether its key came before. created: seconds since 1970;
+        started: of `time.perf_counter`. Raises ApiError, and what the engine refuses.
+        """
         key = _idempotency_key(http)
         order = Order(body, http.state.request_id, tenant, created, started, http.base_url, key)
         if key is None:
-            return self._told(await asyncio.shield(self._begin(order)), 202)
+            return await asyncio.shield(self._begin(order)), False
         digest = hashlib.sha256(body.model_dump_json().encode()).digest()
         claim = self.store.claimed(tenant, key, digest)
         if claim is not None:
-            record = await asyncio.shield(claim.creation)
-            return self._told(record, 200, {"Idempotent-Replayed": "true"})
+            return await asyncio.shield(claim.creation), True
         claim = Claim(digest, self._begin(order))
         self.store.claim(tenant, key, claim)
-        return self._told(await asyncio.shield(claim.creation), 202)
+        return await asyncio.shield(claim.creation), False
 
     async def page(self, http: Request) -> Response:
         """Raises ApiError or InvalidInput for a query that is not allowed."""
@@ -91,13 +101,20 @@ class JobsApi:
         return JSONResponse(told.model_dump(), headers=UNCACHED)
 
     async def get(self, http: Request, job_id: str) -> Response:
-        return JSONResponse(self._found(http, job_id).told().model_dump(), headers=UNCACHED)
+        return JSONResponse(self.found(http, job_id).told().model_dump(), headers=UNCACHED)
 
     async def result(self, http: Request, job_id: str) -> Response:
         """Raises ApiError (409) if there is none."""
-        record = self._found(http, job_id)
+        record = self.succeeded(http, job_id)
+        return Response(record.result, media_type="application/json", headers=UNCACHED)
+
+    def succeeded(self, http: Request, job_id: str) -> JobRecord:
+        """One that has a result. Raises ApiError: 404 for one that is not there, or not the
+        caller's, 409 for one without.
+        """
+        record = self.found(http, job_id)
         if record.status == "succeeded":
-            return Response(record.result, media_type="application/json", headers=UNCACHED)
+            return record
         if record.status == "cancelled":
             raise ApiError(409, f"job {record.id} was cancelled", code="job_cancelled")
         if record.error is not None:
@@ -110,7 +127,7 @@ class JobsApi:
         otherwise.
         """
         await skip_body(http, self._shared.config.body_seconds)
-        record = self._found(http, job_id)
+        record = self.found(http, job_id)
         if not record.has_ended:
             record.cancel(self._shared.clock())
             self.store.end(record)
@@ -123,14 +140,15 @@ class JobsApi:
     async def events(self, http: Request, job_id: str) -> Response:
         """Whoever stops reading stops nothing else."""
         events = EventStream(
-            JobEvents(self._shared, self._found(http, job_id)),
+            JobEvents(self._shared, self.found(http, job_id)),
             http.state.request_id,
             left=lambda: None,
             stall_seconds=self._shared.config.stall_seconds,
         )
         return events if http.method == "GET" else Response(headers=dict(events.headers))
 
-    def _found(self, http: Request, job_id: str) -> JobRecord:
+    def found(self, http: Request, job_id: str) -> JobRecord:
+        """Raises ApiError (404) for one that is not there, or not the caller's."""
         return self.store.get(job_id, self._shared.holder(http))
 
     def _told(

@@ -18,6 +18,7 @@ def describe_model(engine: Engine, *, created: int) -> Model:
     """created: seconds since 1970."""
     pipeline = engine.pipeline
     defaults, noise = pipeline.defaults, pipeline.noise
+    counts = range(1, 2) if pipeline.clips is None else pipeline.clips.counts
     spacings = {
         name: list(one.spacings[noise.prediction])
         for name, one in SAMPLERS.items()
@@ -32,6 +33,11 @@ def describe_model(engine: Engine, *, created: int) -> Model:
         min_side=defaults.min_side,
         max_side=defaults.max_side,
         max_images=defaults.max_images,
+        frames=defaults.frames,
+        min_frames=counts[0],
+        max_frames=counts[-1],
+        frame_step=counts.step,
+        fps=None if pipeline.clips is None else defaults.fps,
         steps=defaults.steps,
         max_steps=MAX_STEPS,
         guidance_scale=defaults.guidance,

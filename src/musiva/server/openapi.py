@@ -22,7 +22,7 @@ from musiva.server.answers import (
     PartialImage,
     Progress,
 )
-from musiva.server.bodies import ImagesBody, JobBody
+from musiva.server.bodies import ImagesBody, JobBody, VideoBody
 from musiva.server.job_answers import (
     STATUSES,
     EstimatesAnswer,
@@ -35,6 +35,8 @@ from musiva.server.job_answers import (
     JobProgress,
     JobStatus,
     StandingAnswer,
+    Video,
+    VideoDeleted,
 )
 from musiva.server.openapi_parts import (
     HEADERS,
@@ -50,12 +52,12 @@ from musiva.server.openapi_parts import (
 
 __all__ = ["openapi_document"]
 
-BODIES = (ImagesBody, JobBody)
+BODIES = (ImagesBody, JobBody, VideoBody)
 EVENTS = (PartialImage, Completed, Progress, ErrorEvent)
 JOB_EVENTS = (JobStatus, JobProgress, JobPreview, JobCompleted, JobFailed, JobCancelled, ErrorEvent)
 ANSWERS = (
     *(ImagesAnswer, ErrorAnswer, *EVENTS, Job, JobList, *JOB_EVENTS[:-1]),
-    *(StandingAnswer, EstimatesAnswer, Model, ModelList, Health),
+    *(Video, VideoDeleted, StandingAnswer, EstimatesAnswer, Model, ModelList, Health),
 )
 # Of a route that reads a body and asks the engine.
 OF_BODIES = (400, 404, 408, 413, 415, 429, 500, 503)
@@ -84,7 +86,7 @@ def openapi_document(model: Model, *, keyed: bool) -> Json:
         "info": {
             "title": "Musiva",
             "version": musiva.__version__,
-            "description": "OpenAI's images API, with fields of our own, and jobs.",
+            "description": "OpenAI's images and videos, with fields of our own, and jobs.",
         },
         "paths": _Paths(keyed).all(model),
         "components": components,
@@ -98,7 +100,8 @@ class _Paths:
         self._keyed = keyed
 
     def all(self, model: Model) -> Json:
-        return self._images(model) | self._jobs(model) | self._models() | self._service()
+        made = self._images(model) | self._jobs(model) | self._videos(model)
+        return made | self._models() | self._service()
 
     def _images(self, model: Model) -> Json:
         ours = {"prompt": "a fox", "size": model.size, "seed": 7, "steps": model.steps}
@@ -183,6 +186,34 @@ class _Paths:
             },
         }
 
+    def _videos(self, model: Model) -> Json:
+        one, file = {"parameters": [in_path("video")]}, answer("the file", _moving())
+        openais: Json = {"model": model.id, "prompt": "a fox", "size": model.size}
+        return {
+            "/v1/videos": {
+                "post": self._guarded(
+                    "Make a clip that nobody waits for.",
+                    *sorted((*OF_BODIES, 409)),
+                    requestBody=body(VideoBody, {"openai": openais}),
+                    ok=_json(Video),
+                )
+            },
+            "/v1/videos/{video}": {
+                "get": self._guarded("How far it is.", 404, **one, ok=_json(Video)),
+                "delete": self._guarded(
+                    "Forget it, and end it before.", 404, **one, ok=_json(VideoDeleted)
+                ),
+            },
+            "/v1/videos/{video}/content": {
+                "get": self._guarded(
+                    "Its file: `not_ready`, `job_failed` or `job_cancelled` if there is none.",
+                    *(404, 409),
+                    **one,
+                    ok={"200": file},
+                )
+            },
+        }
+
     def _models(self) -> Json:
         return {
             "/v1/models": {"get": self._guarded("Which models there are.", ok=_json(ModelList))},
@@ -222,6 +253,10 @@ def _operation(summary: str, *errors: int, ok: Json | None = None, **parts: obje
     """ok: answers of success by status."""
     refused = {str(status): error(status) for status in errors}
     return {"summary": summary, **parts, "responses": {**(ok or {}), **refused}}
+
+
+def _moving() -> Json:
+    return {f"image/{kind}": {} for kind in ("webp", "png", "jpeg")}
 
 
 def _images() -> Json:

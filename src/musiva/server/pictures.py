@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from musiva.core.clip import Clip
 from musiva.core.provenance import exif, png_info
 from musiva.server.answers import FileFormat
 
@@ -19,18 +20,24 @@ __all__ = ["FileStore", "StoredFile", "encode_picture"]
 
 
 def encode_picture(
-    pixels_HWC: np.ndarray,
+    pixels: np.ndarray,
     file_format: FileFormat,
     compression: int,
     parameters: Mapping[str, object] | None,
+    fps: float = 1.0,
 ) -> bytes:
-    """A file of `file_format`: "png", or "jpeg" or "webp" of quality `compression`, 0 to 100.
+    """A file of `file_format`: "png", or "jpeg" or "webp" of quality `compression`, 0 to 100. Of
+    [H, W, C], or of a clip [F, H, W, C], which is no JPEG.
 
     It carries `parameters`; without, it is a preview, and quickly made rather than small. Raises
     InvalidInput for parameters that a JPEG or WebP cannot carry.
     """
+    if pixels.ndim == 4:
+        assert file_format != "jpeg"
+        clip = Clip.of(pixels, fps)
+        return clip.content(file_format, compression=compression, parameters=parameters)
     buffer = io.BytesIO()
-    picture = Image.fromarray(pixels_HWC)
+    picture = Image.fromarray(pixels)
     if file_format == "png":
         if parameters is None:
             picture.save(buffer, "PNG", compress_level=1)

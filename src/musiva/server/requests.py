@@ -39,14 +39,13 @@ def to_request(
         raise UnknownModel("model", body.model, name)
     if isinstance(body, ImagesBody):
         _check_stream(body)
-    if body.format == "png" and body.output_compression not in (None, 100):
-        allowed = "100 with output_format png, which loses nothing; 0 to 100 with jpeg and webp"
-        raise InvalidInput("output_compression", body.output_compression, allowed)
     try:
         request = engine.request(
             body.prompt,
             negative_prompt=body.negative_prompt,
             size=_size(body.size),
+            frames=body.frames,
+            fps=body.fps,
             steps=body.steps,
             seed=body.seed,
             guidance=body.guidance_scale,
@@ -69,7 +68,8 @@ def to_request(
         if field == "quality" and body.min_quality is not None:
             field = "min_quality"
         raise type(error)(field, error.value, error.allowed) from error
-    if body.format != "png":
+    _check_format(body, request)
+    if body.format(request.frames) != "png":
         exif(engine.parameters(request, request.num_images - 1))
     # OpenAI's number is the most that come: a picture may be done before.
     most = engine.num_evaluations(request) - 1
@@ -83,6 +83,8 @@ def without_effect(engine: Engine, body: PictureBody, request: Request) -> list[
 
 def _idle(engine: Engine, body: PictureBody, request: Request) -> Iterator[str]:
     scheduler = engine.config.scheduler.discipline
+    if body.fps is not None and request.frames == 1:
+        yield "fps: has no effect on a picture"
     if body.quality in QUALITIES and request.min_quality == 100:
         yield f"quality: {body.quality!r} has no effect; the model is not calibrated"
     if body.max_quality is not None and len(request.levels) == 1:
@@ -127,6 +129,14 @@ def _seconds_to(deadline: float | str | None, clock: Callable[[], float]) -> flo
     if seconds > MAX_DEADLINE:
         raise InvalidInput("deadline", deadline, f"a time within {MAX_DEADLINE} s from now")
     return seconds
+
+
+def _check_format(body: PictureBody, request: Request) -> None:
+    if request.frames > 1 and body.output_format == "jpeg":
+        raise InvalidInput("output_format", "jpeg", "webp or png, of a clip")
+    if body.format(request.frames) == "png" and body.output_compression not in (None, 100):
+        allowed = "100 with output_format png, which loses nothing; 0 to 100 with jpeg and webp"
+        raise InvalidInput("output_compression", body.output_compression, allowed)
 
 
 def _check_stream(body: ImagesBody) -> None:

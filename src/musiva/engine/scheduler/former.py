@@ -67,7 +67,8 @@ class Former:
         while last < len(shares) and (not taken or taken + shares[last] * whole <= limit):
             taken += shares[last] * whole
             last += 1
-        return DecodeItem(sample.id, sample.decoded, last if last < len(shares) else None)
+        end = last if last < len(shares) else None
+        return DecodeItem(sample.id, sample.decoded, end, sample.request.frames)
 
     def _prompts(self, view: View, turns: Sequence[Turn]) -> tuple[EncodeItem, ...]:
         prompts: dict[Prompt, None] = {}
@@ -119,6 +120,7 @@ def _denoise(sample: SampleState, actions: tuple[Action, ...], level: int) -> De
         keep=sample.asks.keep,
         tile=sample.trip.tile,
         level=level,
+        frames=request.frames,
     )
 
 

@@ -49,8 +49,8 @@ class Promises:
     """Admission: whether, with a request let in, all that are on time stay so, and it is too.
 
     order: that they run in. level: the one that everything can be had at, counted from the most
-    exact; -1 is the last. margin: of the work of a sample, what it may take longer; crowd: the
-    same of all work before it, beside which it runs in packs that are not always full.
+    exact; -1 is the last. margin: of all work, what it may take longer; crowd: the same of what
+    others have before a sample, beside which it runs in packs that are not always full.
     """
 
     order: Order
@@ -61,15 +61,16 @@ class Promises:
     def verdict(self, view: View, samples: Sequence[SampleState]) -> Verdict:
         new = {sample.id for sample in samples}
         order = self.order(view, [*view.state.samples.values(), *samples])
-        cursor, finish, short = view.now, view.now, 0.0
+        cursor, likely, latest, short = view.now, view.now, view.now, 0.0
         worst: SampleState | None = None
-        without = view.now
+        without = finish = view.now
         for sample in order:
             work = view.prices.left(sample, self.level)
-            own, share = work * (1.0 + self.margin), work * (1.0 + self.crowd)
-            done = cursor + own
+            own = work * (1.0 + self.margin)
+            share = own if sample.id in new else work * (1.0 + self.crowd)
+            done, likely = cursor + own, likely + own
             if sample.id in new:
-                finish = done
+                finish, latest = likely, done
             due = sample.deadline
             # What was late before is not what this one is refused for.
             counts = due is not None and (sample.id in new or without + own <= due)
@@ -78,12 +79,12 @@ class Promises:
             cursor += share
             if sample.id not in new:
                 without += share
-        seconds = finish - view.now
         if worst is None or not view.prices.tariff.known:
-            return Verdict(seconds)
+            return Verdict(finish - view.now)
+        seconds = latest - view.now
         if worst.id in new:
             asked = worst.request.deadline
-            why = f"it would be done in {seconds:.2f} s, and its deadline is {asked:g} s"
+            why = f"it may take {seconds:.2f} s, and its deadline is {asked:g} s"
         else:
             why = "a picture that was promised in time would be late"
         return Verdict(seconds, why, short)

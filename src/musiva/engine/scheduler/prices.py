@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import (
@@ -45,14 +45,15 @@ class Tariff:
     spare: float = 0.05
     _evaluations: dict[tuple[int, int], float] = field(default_factory=dict)
     _knees: dict[tuple[int, int], int] = field(default_factory=dict)
-    _decodings: dict[tuple[int, int], float] = field(default_factory=dict)
+    _decodings: dict[tuple[tuple[int, int], int], float] = field(default_factory=dict)
     _encodings: dict[tuple[int, int], float] = field(default_factory=dict)
 
-    def decoding(self, size: tuple[int, int]) -> float:
-        """Seconds of a picture."""
-        found = self._decodings.get(size)
+    def decoding(self, size: tuple[int, int], frames: int = 1) -> float:
+        """Seconds of a picture, or of a clip."""
+        found = self._decodings.get((size, frames))
         if found is None:
-            found = self._decodings[size] = self.cost.seconds(_decode(size))
+            found = self.cost.seconds(_decode(size, frames))
+            self._decodings[size, frames] = found
         return found
 
     def encoding(self, prompts: int, words: int) -> float:
@@ -85,7 +86,7 @@ class Tariff:
         encode = self.encoding(len(prompts), num_words(prompts))
         denoise = _evaluation(rows, len(prompts), request.num_images)
         seconds = encode + evaluations * self.cost.seconds(denoise)
-        return seconds + request.num_images * self.decoding(request.size)
+        return seconds + request.num_images * self.decoding(request.size, request.frames)
 
     def evaluation(self, rows: int, branches: int) -> float:
         """Seconds of one evaluation of a sample, in a pack of its like that is worth filling."""
@@ -134,7 +135,8 @@ class Prices:
         return self.tariff.encoding(len(sample.prompts), sample.words) * self.drift[Kind.ENCODE]
 
     def whole_decoding(self, sample: SampleState) -> float:
-        return self.tariff.decoding(sample.request.size) * self.drift[Kind.DECODE]
+        request = sample.request
+        return self.tariff.decoding(request.size, request.frames) * self.drift[Kind.DECODE]
 
     def decoding(self, sample: SampleState) -> float:
         """Seconds of what is left of it."""
@@ -148,13 +150,12 @@ def work_of(plan: StepPlan, state: EngineState) -> Work:
         prompts = [item.prompt for item in plan.items if isinstance(item, EncodeItem)]
         return Work(kind=plan.kind, items=len(prompts), tokens=num_words(prompts))
     if plan.kind is Kind.DECODE:
-        found = [_decoded(i, state) for i in plan.items if isinstance(i, DecodeItem)]
+        parts = [_decoded(i, state) for i in plan.items if isinstance(i, DecodeItem)]
         return Work(
             kind=plan.kind,
-            items=sum(first for *_, first in found),
-            pixels=sum(round(area * share) for area, share, _ in found),
-            # Attention is in the first part.
-            pixel_pairs=sum(area * area for area, _, first in found if first),
+            items=sum(part.items for part in parts),
+            pixels=sum(part.pixels for part in parts),
+            pixel_pairs=sum(part.pixel_pairs for part in parts),
         )
     items = [item for item in plan.items if isinstance(item, DenoiseItem)]
     rows = pairs = branches = paged = 0
@@ -179,20 +180,28 @@ def work_of(plan: StepPlan, state: EngineState) -> Work:
     )
 
 
-def _decoded(item: DecodeItem, state: EngineState) -> tuple[int, float, bool]:
-    """Pixels of a picture, the share of them that an item decodes, and whether it begins."""
+def _decoded(item: DecodeItem, state: EngineState) -> Work:
+    """As much of a picture as an item decodes."""
     sample = state.samples[item.sample]
-    width, height = sample.request.size
-    whole = item.first == 0 and item.last is None
-    share = 1.0 if whole else sum(sample.decode_shares[item.first : item.last])
-    return width * height, share, item.first == 0
+    whole, first = _decode(sample.request.size, item.frames), item.first == 0
+    if first and item.last is None:
+        return whole
+    share = sum(sample.decode_shares[item.first : item.last])
+    # Attention is in the first part, but where parts are frames.
+    of_pairs = share if item.frames > 1 else float(first)
+    return replace(
+        whole,
+        items=int(first),
+        pixels=round(whole.pixels * share),
+        pixel_pairs=round(whole.pixel_pairs * of_pairs),
+    )
 
 
-def _decode(size: tuple[int, int]) -> Work:
-    """Of one picture."""
+def _decode(size: tuple[int, int], frames: int = 1) -> Work:
+    """Of one picture, or of one clip, of which each frame attends to itself."""
     width, height = size
     area = width * height
-    return Work(kind=Kind.DECODE, items=1, pixels=area, pixel_pairs=area * area)
+    return Work(kind=Kind.DECODE, items=1, pixels=frames * area, pixel_pairs=frames * area * area)
 
 
 def _evaluation(rows: int, branches: int, count: int = 1) -> Work:

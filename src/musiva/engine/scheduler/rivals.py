@@ -81,4 +81,4 @@ class Static(Fifo):
 
 def _shape(sample: SampleState) -> tuple[object, ...]:
     request = sample.request
-    return request.size, request.path, request.guided, request.levels
+    return request.size, request.frames, request.path, request.guided, request.levels

@@ -8,7 +8,7 @@ from musiva.models.captured.denoiser import CapturedDenoiser
 from musiva.models.captured.known import signature_of
 from musiva.models.captured.known.base import Signature
 from musiva.models.captured.load import altered, captured_from, module_from
-from musiva.models.captured.pipelines import PIPELINES, PipelineKind
+from musiva.models.captured.pipelines import PIPELINES, ClipKind, PipelineKind
 from musiva.models.captured.samples import Sample, read
 from musiva.models.captured.whole import WholeDenoiser, whole_from
 
@@ -16,6 +16,7 @@ __all__ = [
     "PIPELINES",
     "CapturedDenoiser",
     "ClassDenoiser",
+    "ClipKind",
     "DiffusersAutoencoder",
     "PipelineKind",
     "Sample",

@@ -9,7 +9,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +21,28 @@ from musiva.core.types import Prompt
 from musiva.models.captured.base import ClassDenoiser
 from musiva.models.captured.load import module_from
 from musiva.models.text import Words
+from musiva.models.weights import read_config
 
-__all__ = ["PIPELINES", "DiffusersPrompts", "PipelineKind"]
+__all__ = ["PIPELINES", "ClipKind", "DiffusersPrompts", "PipelineKind"]
 
 Encode = Callable[[Any, Prompt], Words]
 Make = Callable[..., ClassDenoiser]
+# That a prompt is padded to.
+WAN_WORDS, COGVIDEOX_WORDS, LATTE_WORDS = 512, 226, 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipKind:
+    """Of a pipeline of clips. frames, fps, size: (width, height), what it is called with; no size
+    where its transformer tells. together: frames of a latent that its autoencoder decodes at a
+    time, in which a clip has to come. frames_first: the class has a latent as [F, C, h, w].
+    """
+
+    frames: int
+    fps: float
+    size: tuple[int, int] | None = None
+    together: int = 1
+    frames_first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +52,8 @@ class PipelineKind:
     spacing: of its noise levels, where it sets them itself. packed: positions of the latent along
     each side of what the class takes as a token. time_scale: of the class's time over the
     schedule's, beside what its config says. backwards: see `CapturedDenoiser`. rule: of guidance,
-    `musiva.samplers.guide`. distilled: guidance is an input, where the class takes it at all.
+    `musiva.samplers.guide`. distilled: guidance is an input, where the class takes it at all. clip:
+    of one of clips. index: entries of model_index.json, and the values with which it is served.
     """
 
     encode: Encode
@@ -49,6 +67,16 @@ class PipelineKind:
     backwards: bool = False
     rule: Literal["linear", "kept_norm"] = "linear"
     distilled: bool = False
+    clip: ClipKind | None = None
+    index: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+
+    def check(self, directory: Path, index: Mapping[str, object]) -> None:
+        """Raises BadCheckpoint for a directory with more than is served."""
+        for name, allowed in self.index.items():
+            value = index.get(name)
+            if value is not None and value not in allowed:
+                supported = " or ".join(map(repr, allowed)) or "null"
+                raise BadCheckpoint(f"{directory}: {name}: got {value!r}; supported: {supported}")
 
     def denoiser(self, directory: Path, dtype: torch.dtype, make: Make) -> ClassDenoiser:
         """Of a pipeline's directory. make: of the class, with what the pipeline knows of it. Raises
@@ -115,12 +143,15 @@ def _text_pipeline(directory: Path, dtype: torch.dtype) -> Any:
     """
     if importlib.util.find_spec("transformers") is None:
         raise Unavailable("text encoders of other families need transformers: musiva[diffusers]")
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    import diffusers
 
+    # Its own class knows which parts may be absent.
+    name = read_config(directory, "model_index.json").get("_class_name")
+    kind: Any = getattr(diffusers, str(name))
     without: Mapping[str, Any] = {"transformer": None, "vae": None}
     try:
         with _quiet():
-            found = DiffusionPipeline.from_pretrained(
+            found = kind.from_pretrained(
                 str(directory),
                 **without,
                 use_safetensors=True,
@@ -190,6 +221,42 @@ def _default(pipeline: Any, name: str) -> Any:
     return inspect.signature(type(pipeline).__call__).parameters[name].default
 
 
+def _wan(pipeline: Any, prompt: Prompt) -> Words:
+    """Rows of zeros behind the words are attended to like these."""
+    rows, _ = pipeline.encode_prompt(
+        prompt.text,
+        do_classifier_free_guidance=False,
+        max_sequence_length=WAN_WORDS,
+        device=pipeline.device,
+    )
+    return Words(rows[0])
+
+
+def _cogvideox(pipeline: Any, prompt: Prompt) -> Words:
+    """So is what the encoder makes of padding."""
+    rows, _ = pipeline.encode_prompt(
+        prompt.text,
+        do_classifier_free_guidance=False,
+        max_sequence_length=COGVIDEOX_WORDS,
+        device=pipeline.device,
+    )
+    return Words(rows[0])
+
+
+def _latte(pipeline: Any, prompt: Prompt) -> Words:
+    """A negative prompt has as many rows as the prompt beside it, padding where it is shorter."""
+    rows, _ = pipeline.encode_prompt(
+        prompt.text,
+        do_classifier_free_guidance=False,
+        clean_caption=True,
+        mask_feature=False,
+        device=pipeline.device,
+    )
+    text = pipeline._text_preprocessing(prompt.text, clean_caption=True)
+    (ids,) = pipeline.tokenizer(text, truncation=True, max_length=LATTE_WORDS).input_ids
+    return Words(rows[0][: len(ids)], padding_LD=rows[0][len(ids) :])
+
+
 PIPELINES: Mapping[str, PipelineKind] = {
     "StableDiffusion3Pipeline": PipelineKind(
         encode=_stable_diffusion_3,
@@ -236,5 +303,35 @@ PIPELINES: Mapping[str, PipelineKind] = {
         spacing="even",
         time_scale=1e-3,
         backwards=True,
+    ),
+    "WanPipeline": PipelineKind(
+        encode=_wan,
+        tokenizers=("tokenizer",),
+        max_words=WAN_WORDS,
+        steps=50,
+        guidance=5.0,
+        clip=ClipKind(frames=81, fps=16.0, size=(832, 480)),
+        # Two denoisers, and a time for each token.
+        index={
+            "transformer_2": ([None, None],),
+            "boundary_ratio": (),
+            "expand_timesteps": (False,),
+        },
+    ),
+    "CogVideoXPipeline": PipelineKind(
+        encode=_cogvideox,
+        tokenizers=("tokenizer",),
+        max_words=COGVIDEOX_WORDS,
+        steps=50,
+        guidance=6.0,
+        clip=ClipKind(frames=49, fps=8.0, together=2, frames_first=True),
+    ),
+    "LattePipeline": PipelineKind(
+        encode=_latte,
+        tokenizers=("tokenizer",),
+        max_words=LATTE_WORDS,
+        steps=50,
+        guidance=7.5,
+        clip=ClipKind(frames=16, fps=8.0, size=(512, 512)),
     ),
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from musiva.core.types import Prompt
@@ -16,11 +17,19 @@ __all__ = ["Prompts", "Words"]
 @dataclass(frozen=True, slots=True)
 class Words:
     """rows_LD: of the text stream. tables: what is one for the whole prompt, by the name that
-    `musiva.models.Inputs.extra` has for it.
+    `musiva.models.Inputs.extra` has for it. padding_LD: what the text encoder makes of padding
+    behind the prompt, where a pipeline gives the other branch as many words as the first one has.
     """
 
     rows_LD: Tensor
     tables: Mapping[str, Tensor] = field(default_factory=dict)
+    padding_LD: Tensor | None = None
+
+    def beside(self, first: Words) -> Tensor:
+        """[L, D]: the rows of a branch beside that of another prompt."""
+        if self.padding_LD is None:
+            return self.rows_LD
+        return torch.cat((self.rows_LD, self.padding_LD))[: len(first.rows_LD)]
 
 
 class Prompts(Protocol):

@@ -21,6 +21,7 @@ from musiva.perf.catalog import ENTRIES, EXCLUDED, Entry, build
 from musiva.perf.child import run_child
 from musiva.perf.mutations import MODELS, mutants
 from musiva.perf.rule_cases import CASES, cases_of, violations
+from musiva.perf.small_clips import CLIPS, largest_clip_error
 from musiva.perf.small_pipelines import SMALL, largest_error
 
 __all__ = ["KEYS", "PIPELINES", "measure"]
@@ -86,6 +87,9 @@ def measure(*, quick: bool) -> Findings:
     with TemporaryDirectory() as folder:
         for name in SMALL:
             error = largest_error(name, Path(folder) / name)
+            findings.figures[f"pipeline_max_abs_error_{name}"] = error
+        for name in set(CLIPS) & set(PIPELINES):
+            error = largest_clip_error(name, Path(folder) / name)
             findings.figures[f"pipeline_max_abs_error_{name}"] = error
     return findings
 

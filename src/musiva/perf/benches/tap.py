@@ -21,7 +21,7 @@ class Visit:
     """A request that comes before step `arrives` and, if `leaves` is a number, is cancelled before
     that one.
 
-    start: [C, H, W], instead of the noise of its seed.
+    start: a latent as the class has it, instead of the noise of its seed.
     """
 
     request: Request
@@ -44,7 +44,7 @@ class Tap(InlineExecutor):
 
 
 def final_latents(pipeline: Pipeline, visits: Sequence[Visit]) -> Mapping[str, Tensor]:
-    """Run all visits in shared packs; [C, H, W] of the first picture of each request that was not
+    """Run all visits in shared packs; the latent of the first picture of each request that was not
     cancelled, by the request's id. Raises what a request failed of.
     """
     executor = Tap(pipeline)
@@ -74,7 +74,7 @@ def _submit(loop: StepLoop, pipeline: Pipeline, visit: Visit) -> None:
         pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
     )
     rows = (
-        -(-pipeline.num_tokens(request.size) // ROW_ALIGN)
+        -(-pipeline.num_tokens(request.size, request.frames) // ROW_ALIGN)
         * ROW_ALIGN
         * (2 if request.guided else 1)
     )

@@ -46,8 +46,10 @@ def calibrate(
     pipeline: Pipeline, plan: Plan, tell: Callable[[str], None] = lambda line: None
 ) -> Calibration:
     """Measure a model; `tell` gets a line about each part that is done. Raises InvalidInput for too
-    few prompts, or a size that the model does not draw.
+    few prompts, a size that the model does not draw, or a model of clips.
     """
+    if pipeline.clips is not None:
+        raise InvalidInput("model", pipeline.name, "a model of pictures; this one makes clips")
     if len(plan.prompts) < MIN_PROMPTS:
         raise InvalidInput("prompts", len(plan.prompts), f"at least {MIN_PROMPTS} of them")
     defaults = pipeline.defaults

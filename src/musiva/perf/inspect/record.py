@@ -65,8 +65,8 @@ class Watched:
                 self.store_bytes.append(self.executor.store_figures.used_bytes)
         return result
 
-    def put_latent(self, sample: str, latent_CHW: Tensor) -> None:
-        self.executor.put_latent(sample, latent_CHW)
+    def put_latent(self, sample: str, latent: Tensor) -> None:
+        self.executor.put_latent(sample, latent)
 
     def check_integrity(self, live: Sequence[str]) -> None:
         self.executor.check_integrity(live)

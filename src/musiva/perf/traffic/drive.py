@@ -86,7 +86,7 @@ def _submit(loop: StepLoop, intake: Intake, name: str, fate: Fate, start: float)
             policies=intake.policies_of(request),
             trip=intake.trip_of(request),
             rows=intake.rows_of(request),
-            decode_shares=intake.pipeline.decode_shares,
+            decode_shares=intake.pipeline.decode_shares(request.frames),
             arrived=start + asked.at,
         )
     except Overloaded:

@@ -56,7 +56,7 @@ class SimulatedExecutor:
         )
         return StepResult(plan.number, outcomes, seconds, work.rows)
 
-    def put_latent(self, sample: str, latent_CHW: Tensor) -> None:
+    def put_latent(self, sample: str, latent: Tensor) -> None:
         """There are none."""
 
     def check_integrity(self, live: Sequence[str]) -> None:

@@ -21,6 +21,11 @@ import { toJson } from "./parameters.js";
  * @property {string[]} samplers
  * @property {Record<string, string[]>} spacings of each sampler
  * @property {number | null} shift null where a shift has no meaning
+ * @property {number} [frames] of a clip by default
+ * @property {number} [min_frames]
+ * @property {number} [max_frames]
+ * @property {number} [frame_step] between two counts that are allowed
+ * @property {number | null} [fps] null for a model of pictures
  * @property {string[]} policies
  * @property {boolean} [calibrated] whether qualities below 100 may be asked for
  */

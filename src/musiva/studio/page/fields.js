@@ -8,7 +8,7 @@ import { at } from "./dom.js";
 /** The control of each field; its message is in #NAME-error. */
 export const CONTROLS = /** @type {const} */ ([
   "prompt", "size", "width", "height", "steps", "quality", "rise", "deadline", "seed", "sampler", "guidance_scale",
-  "negative_prompt", "n", "spacing", "shift", "policy",
+  "negative_prompt", "n", "spacing", "shift", "frames", "policy",
 ]);
 /** The choice among the sizes that lets width and height be written. */
 export const OTHER = "other";

@@ -67,6 +67,7 @@ export class Form {
     const numbers = { steps: String(model.steps), guidance_scale: String(model.guidance_scale) };
     const given = Object.fromEntries(Object.entries(written).filter(([, value]) => value !== ""));
     if (!model.calibrated) Object.assign(given, { quality: QUALITY, rise: "" });
+    if (!model.fps) Object.assign(given, { frames: "" });
     for (const id of ["quality", "quality-slider", "rise"]) at(id, HTMLInputElement).disabled = !model.calibrated;
     this.#write({ ...basis, ...numbers, ...given });
     for (const id of ["width", "height"]) at(id).setAttribute("step", String(model.size_multiple));
@@ -74,6 +75,8 @@ export class Form {
     for (const [id, limit] of Object.entries(limits)) at(id).setAttribute("max", String(limit));
     at("shift-field").hidden = model.shift === null;
     if (model.shift !== null) at("shift").setAttribute("placeholder", String(model.shift));
+    at("frames-field").hidden = !model.fps;
+    at("frames").setAttribute("placeholder", String(model.frames ?? 1));
   }
 
   /** The parameters if they are allowed; else null, with the reasons shown. */
@@ -127,7 +130,7 @@ export class Form {
     texts.size = listed ? `${width}x${height}` : OTHER;
     const { steps = "", guidance_scale = "", sampler = "" } = this.model ?? {};
     const defaults = { steps: String(steps), guidance_scale: String(guidance_scale), sampler };
-    const empty = { negative_prompt: "", seed: "", quality: QUALITY, rise: "", deadline: "", spacing: "", shift: "", policy: "", n: "1" };
+    const empty = { negative_prompt: "", seed: "", quality: QUALITY, rise: "", deadline: "", spacing: "", shift: "", frames: "", policy: "", n: "1" };
     const { min_quality: floor, max_quality: ceiling = floor } = parameters;
     if (floor !== undefined) Object.assign(texts, { quality: String(floor), rise: ceiling === floor ? "" : YES });
     // It is what no policy means, and beside a quality it would be refused.
@@ -173,6 +176,7 @@ export class Form {
       sampler: raw.sampler || undefined,
       spacing: raw.spacing || undefined,
       shift: number(raw.shift),
+      frames: number(raw.frames),
       policy: raw.policy || undefined,
       n: number(raw.n) ?? 1,
     };

@@ -7,6 +7,8 @@
  * @property {string} prompt
  * @property {string} [negative_prompt]
  * @property {string} [size] "WIDTHxHEIGHT" in pixels
+ * @property {number} [frames] of a clip; 1 is a picture
+ * @property {number} [fps] of them a second
  * @property {number} [n]
  * @property {number} [steps]
  * @property {number} [quality] 100 is the dense run
@@ -32,6 +34,8 @@ export const LABELS = {
   prompt: "Prompt",
   negative_prompt: "Not in the picture",
   size: "Size",
+  frames: "Frames",
+  fps: "Frames a second",
   steps: "Steps",
   quality: "Quality",
   min_quality: "Quality, at least",
@@ -162,6 +166,11 @@ export function problems(parameters, model) {
   if (floorOf(parameters) < 100) {
     if (!model.calibrated) found.quality = "100 for this model, which is not calibrated.";
     else if (parameters.policy) found.policy = "None beside a quality below 100, which chooses what is computed.";
+  }
+  const { frames } = parameters;
+  const { min_frames: least = 1, max_frames: most = 1, frame_step: apart = 1 } = model;
+  if (frames !== undefined && !(frames >= least && frames <= most && (frames - least) % apart === 0)) {
+    found.frames = most > least ? `From ${least} to ${most}, in steps of ${apart}.` : `${least} with this model.`;
   }
   const { sampler = model.sampler, spacing } = parameters;
   const spacings = model.spacings[sampler];

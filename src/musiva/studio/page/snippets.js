@@ -24,6 +24,15 @@ export function fileName(parameters) {
   return [...words.slice(0, 6), parameters.seed ?? ""].filter(Boolean).join("-") || "picture";
 }
 
+/**
+ * The same with the end that the server's file has.
+ *
+ * @param {Parameters} parameters
+ */
+function file(parameters) {
+  return `${fileName(parameters)}.${(parameters.frames ?? 1) > 1 ? "webp" : "png"}`;
+}
+
 /** @param {string} text */
 function shellQuoted(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
@@ -34,7 +43,7 @@ function curl(parameters, origin) {
   return `curl -sS ${origin}/v1/images/generations \\
   -H 'Content-Type: application/json' \\
   -d ${shellQuoted(toJson(parameters))} \\
-  | sed 's/.*"b64_json": *"\\([^"]*\\)".*/\\1/' | base64 --decode > ${fileName(parameters)}.png
+  | sed 's/.*"b64_json": *"\\([^"]*\\)".*/\\1/' | base64 --decode > ${file(parameters)}
 `;
 }
 
@@ -62,7 +71,7 @@ with Client(${JSON.stringify(origin)}) as client:
     pictures = client.generate(
         ${literal(parameters, "prompt")},
 ${lines.join("")}    )
-    pictures[0].save("${fileName(parameters)}.png")
+    pictures[0].save("${file(parameters)}")
 `;
 }
 
@@ -83,6 +92,6 @@ ${own.join("")}    response_format="b64_json",
     extra_body={
 ${body.join("")}    },
 )
-Path("${fileName(parameters)}.png").write_bytes(base64.b64decode(answer.data[0].b64_json))
+Path("${file(parameters)}").write_bytes(base64.b64decode(answer.data[0].b64_json))
 `;
 }
