@@ -333,8 +333,8 @@ def _bench(commands: Commands) -> None:
     p.add_argument(
         "name",
         metavar="NAME",
-        help="capture, captured-speed, fidelity, generate, pack, parity, region, reuse, scheduler, serve, server, "
-        "store, studio or suite",
+        help="capture, captured-speed, fidelity, generate, pack, parity, region, reuse, scheduler, "
+        "serve, server, store, studio or suite",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     p.add_argument(
