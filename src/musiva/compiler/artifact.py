@@ -39,7 +39,8 @@ class Artifact:
     and not on a sample, by name of node; baked: of these, what takes an export at each size.
     dense: operations that run sample by sample, and why. parameters: constants that are parameters
     or buffers of the module, with their names there. inputs, steps: of the first graph, as
-    `matched` takes them. parts: of the program, each with the function of its name in `text`.
+    `matched` takes them; decomposed: how that was exported. parts: of the program, each with the
+    function of its name in `text`.
 
     prologue: its functions are `places`, of what is sized and not baked, `NAME_constants`, of
     constants that the part of that name reads and that are no parameters, and `other_constants`.
@@ -55,6 +56,7 @@ class Artifact:
     parameters: dict[str, str]
     inputs: dict[str, str]
     steps: tuple[Step, ...]
+    decomposed: bool
     program: Program
     parts: tuple[Part, ...]
     text: str

@@ -74,7 +74,16 @@ def analyse(
     name in its first graph. Raises CannotCapture.
     """
     if aligned is None:
-        aligned = align([export(module, arguments, at) for at in sizes])
+        graphs = [export(module, arguments, at) for at in sizes]
+        if any(graph.decomposed for graph in graphs):
+            # A class may write in place at some sizes only.
+            graphs = [
+                graph
+                if graph.decomposed
+                else export(module, arguments, graph.sizes, decomposed=True)
+                for graph in graphs
+            ]
+        aligned = align(graphs)
     places: dict[str, int] = {}
     while True:
         try:
@@ -184,6 +193,7 @@ def capture(
         parameters=parameters,
         inputs=dict(first.inputs),
         steps=outline(first),
+        decomposed=first.decomposed,
         program=program,
         parts=tuple(parts),
         text=source(program, parts, title),

@@ -194,7 +194,8 @@ class Captured:
         kept = self.entry.prologue(sizes, called) if self.entry is not None else None
         if kept is not None:
             return kept
-        exported = export(self.module, self.arguments, sizes)
+        artifact = self.artifact
+        exported = export(self.module, self.arguments, sizes, decomposed=artifact.decomposed)
         first = matched(self.artifact.steps, self.artifact.inputs, exported)
         own = {name: mine for mine, name in first.items() if name in names}
         writer = Writer(exported, tensor_names(self.module))

@@ -53,7 +53,7 @@ NO_HOLDERS = (nn.Module, Tensor, type, FunctionType, MethodType)
 class Exported:
     """The graph of a module for one sample of these sizes. inputs: names of placeholders by name of
     argument, where it is a tensor; data: names of the nodes that depend on what a sample brings.
-    prefix: of names of the module's parameters in the program.
+    prefix: of names of the module's parameters in the program. decomposed: see `export`.
     """
 
     program: ExportedProgram
@@ -62,6 +62,7 @@ class Exported:
     data: frozenset[str]
     nodes: Mapping[str, Node] = field(default_factory=dict)
     prefix: str = ""
+    decomposed: bool = False
 
     @property
     def body(self) -> list[Node]:
@@ -119,22 +120,32 @@ class Aligned:
         return {own: self.varying[name] for own, name in self.names[index].items()}
 
 
-def export(module: nn.Module, arguments: Mapping[str, Argument], sizes: Sizes) -> Exported:
+def export(
+    module: nn.Module,
+    arguments: Mapping[str, Argument],
+    sizes: Sizes,
+    *,
+    decomposed: bool = False,
+) -> Exported:
     """Where the class reads lengths from what depends on sizes alone (a mask of words), that is
-    known while it is traced. Raises CannotCapture.
+    known while it is traced. decomposed: in the operations that torch makes of a graph which writes
+    in place, also where it does not. Raises CannotCapture.
     """
     generator = torch.Generator().manual_seed(0)
     called = call_arguments(arguments, sizes, generator, dtype_of(module))
     try:
-        program, prefix = _exported(module, {**called, "return_dict": False}), ""
+        program, made = _exported(module, {**called, "return_dict": False}, decomposed)
+        prefix = ""
     except Exception:  # whatever a model's own code raises under the tracer
-        program, prefix = _exported_knowing(module, arguments, called), "module."
+        program, made = _exported_knowing(module, arguments, called, decomposed)
+        prefix = "module."
     else:
         if any(
             node.op == "call_function" and not _is_operator(node) for node in program.graph.nodes
         ):
             # Sizes that values decide, of a mask perhaps.
-            program, prefix = _exported_knowing(module, arguments, called), "module."
+            program, made = _exported_knowing(module, arguments, called, decomposed)
+            prefix = "module."
     inputs = _inputs(program, called, arguments)
     data: set[str] = {
         node for name, node in inputs.items() if arguments[name.partition("#")[0]].is_data
@@ -150,23 +161,29 @@ def export(module: nn.Module, arguments: Mapping[str, Argument], sizes: Sizes) -
                 raise CannotCapture(f"{node.name}: {node.target} of what a sample brings")
             data.add(node.name)
     nodes = {node.name: node for node in program.graph.nodes}
-    return Exported(program, sizes, inputs, frozenset(data), nodes, prefix)
+    return Exported(program, sizes, inputs, frozenset(data), nodes, prefix, made)
 
 
-def _exported(module: nn.Module, called: Mapping[str, object]) -> ExportedProgram:
+def _exported(
+    module: nn.Module, called: Mapping[str, object], decomposed: bool
+) -> tuple[ExportedProgram, bool]:
+    """The program, and whether its operations were made into others."""
     with torch.no_grad(), _as_it_was(module), warnings.catch_warnings():
         # Of torch about itself, and of models about their age.
         warnings.simplefilter("ignore")
         program = torch.export.export(module, (), dict(called), strict=False)
         # In-place operations, and what runs under an autocast, become others, at the price of a
         # second trace.
-        plain = all(map(_is_plain, program.graph.nodes))
-        return program if plain else program.run_decompositions({})
+        decomposed |= not all(map(_is_plain, program.graph.nodes))
+        return program.run_decompositions({}) if decomposed else program, decomposed
 
 
 def _exported_knowing(
-    module: nn.Module, arguments: Mapping[str, Argument], called: Mapping[str, object]
-) -> ExportedProgram:
+    module: nn.Module,
+    arguments: Mapping[str, Argument],
+    called: Mapping[str, object],
+    decomposed: bool,
+) -> tuple[ExportedProgram, bool]:
     """With what depends on sizes alone as constants, whose values the tracer follows as far as only
     constants meet. Torch does so for numbers; here it is allowed for tensors of any size.
     """
@@ -176,7 +193,7 @@ def _exported_knowing(
     fake_tensor.CONSTANT_NUMEL_LIMIT = 1 << 20
     try:
         own = {name: value for name, value in called.items() if name in data}
-        return _exported(_Knowing(module, known), own)
+        return _exported(_Knowing(module, known), own, decomposed)
     except Exception as error:  # as above
         raise CannotCapture(f"torch.export: {type(error).__name__}: {error}") from error
     finally:

@@ -16,6 +16,7 @@ from musiva.models.captured import captured_from, signature_of
 from musiva.models.captured.check import relative_error
 from musiva.perf.captures import NEW, Trial, examine
 from musiva.perf.catalog import build
+from musiva.perf.thirty import MODELS, sizes_of
 
 FAMILIES = (
     "SD3Transformer2DModel",
@@ -162,3 +163,15 @@ def test_a_program_that_is_not_finite_where_the_class_is_differs() -> None:
     right, wrong = torch.ones(2), torch.tensor([1.0, torch.nan])
     assert relative_error(wrong, right) == float("inf")
     assert relative_error(right, wrong) != relative_error(right, wrong)
+
+
+def test_a_class_runs_captured_at_the_size_that_it_was_trained_at() -> None:
+    """There PixArt reads its positions from a table, and writes nothing in place on the way."""
+    model = MODELS["pixart"]
+    module = model.build(64, num_layers=1)
+    signature = signature_of(module)
+    denoiser = captured_from(module, signature)
+    sizes = signature.sized(sizes_of(model, 64))
+    assert denoiser.refusal(sizes) is None
+    with torch.no_grad():
+        assert Trial(denoiser, signature).error([sizes]) < 1e-4
