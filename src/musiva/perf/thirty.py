@@ -11,6 +11,7 @@ from importlib import import_module
 import torch
 from torch import Tensor, nn
 
+from musiva.compiler import Sizes
 from musiva.models.captured import Signature
 
 __all__ = ["MODELS", "Model", "batched", "conditions_of", "sizes_of"]
@@ -166,11 +167,16 @@ def batched(signature: Signature, calls: Sequence[Mapping[str, object]]) -> dict
 
 
 def conditions_of(
-    signature: Signature, call: Mapping[str, object], apart: Sequence[str | None]
+    signature: Signature,
+    sizes: Sizes,
+    call: Mapping[str, object],
+    apart: Sequence[str | None],
 ) -> dict[str, object]:
     """The conditions of a sample for `predict`, which takes the arguments `apart` by themselves."""
-    return {
-        name: call[name][0]  # pyright: ignore
-        for name, argument in signature.arguments.items()
-        if argument.is_data and name not in apart
-    }
+    found: dict[str, object] = {}
+    for name, argument in signature.arguments.items():
+        if argument.make is not None:
+            found[name] = argument.make(sizes)
+        elif argument.is_data and name not in apart:
+            found[name] = call[name][0]  # pyright: ignore
+    return found

@@ -13,6 +13,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from musiva.compiler import Sizes
 from musiva.engine import load_denoiser
 from musiva.engine.predict import Predictor
 from musiva.engine.predict_captured import CapturedPredictor
@@ -40,12 +41,12 @@ def answer(question: Message) -> Message:
     sizes = signature.sized(sizes_of(model, tokens))
     calls = [call_of(signature, sizes, seed) for seed in range(BATCH)]
     captured = CapturedPredictor(captured_from(module, signature), signature)
-    ours = _predicting(captured, captured, signature, calls)
+    ours = _predicting(captured, captured, signature, sizes, calls)
     exact = theirs = _eager(module, signature, calls)
     if question["rival"] == "handwritten":
         rival = load_denoiser(module)
         assert isinstance(rival, Predictor)
-        theirs = _predicting(rival, captured, signature, calls)
+        theirs = _predicting(rival, captured, signature, sizes, calls)
     gate = Gate()
     expected = exact()
     for what, found in (("ours", ours()), ("theirs", theirs())):
@@ -79,13 +80,14 @@ def _predicting(
     predictor: Predictor | CapturedPredictor,
     captured: CapturedPredictor,
     signature: Signature,
+    sizes: Sizes,
     calls: Sequence[dict[str, object]],
 ) -> Callable[[], list[Tensor]]:
     latent, time = captured.denoiser.latent, captured.denoiser.time
     assert time is not None
     latents = [call[latent][0] for call in calls]  # pyright: ignore
     times = [float(call[time].flatten()[0]) for call in calls]  # pyright: ignore
-    conditions = [conditions_of(signature, call, (latent, time)) for call in calls]
+    conditions = [conditions_of(signature, sizes, call, (latent, time)) for call in calls]
     return lambda: predictor.predict(latents, times, conditions)
 
 
