@@ -78,7 +78,7 @@ class Promises:
                 short, worst = done - due, sample
             cursor += share
             if sample.id not in new:
-                without += share
+                without += own
         if worst is None or not view.prices.tariff.known:
             return Verdict(finish - view.now)
         seconds = latest - view.now
