@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Group", "Lone", "Shape", "TorchGroup"]
+__all__ = ["Group", "Lone", "Shape", "TorchGroup", "summed"]
 
 Shape = Sequence[int]
 
@@ -76,5 +76,9 @@ class TorchGroup:
         ]
 
     def sum(self, x: Tensor) -> Tensor:
-        every = self.exchange([x] * self.size, [x.shape] * self.size)
-        return torch.stack(every).sum(0)
+        return summed(self, x)
+
+
+def summed(group: Group, x: Tensor) -> Tensor:
+    """The sum over all ranks of a group, in their order."""
+    return torch.stack(group.exchange([x] * group.size, [x.shape] * group.size)).sum(0)

@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, BrokenBarrierError
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from musiva.comm.group import Group, Shape
+from musiva.comm.group import Group, Shape, summed
 
 __all__ = ["ThreadGroup", "in_threads"]
 
@@ -37,7 +36,7 @@ class ThreadGroup:
         return received
 
     def sum(self, x: Tensor) -> Tensor:
-        return torch.stack(self.exchange([x] * self.size, [x.shape] * self.size)).sum(0)
+        return summed(self, x)
 
 
 def in_threads(fn: Callable[..., Any], size: int, *arguments: object) -> list[Any]:

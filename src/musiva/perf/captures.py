@@ -31,7 +31,7 @@ from musiva.models.captured.check import (
 )
 from musiva.store import Store
 
-__all__ = ["NEW", "Outcome", "Trial", "examine", "linear_calls", "tiled"]
+__all__ = ["NEW", "Outcome", "Trial", "examine", "linear_calls", "some_tokens", "taken", "tiled"]
 
 # That no capture sees.
 NEW: Sequence[Sizes] = (
@@ -178,9 +178,9 @@ def tiled(trial: Trial, sizes: Sizes) -> tuple[float, float]:
         forward(denoiser, before, complete, run)
     forward(denoiser, before, complete, stale)
     dense_work = _block_work(denoiser, now, complete, PlainRun())
-    tokens = _some_tokens(complete.image.segments[0].grid)
+    tokens = some_tokens(complete.image.segments[0].grid)
     pack = complete.take({"image": [tokens]})
-    part = _taken(denoiser, now, pack)
+    part = taken(denoiser, now, pack)
     with run.begin(pack, {"sample": 1}):
         found_TC = forward(denoiser, part, pack, run)
         work = _block_work(denoiser, part, pack, run)
@@ -192,21 +192,21 @@ def tiled(trial: Trial, sizes: Sizes) -> tuple[float, float]:
     return relative_error(mine, theirs), work / dense_work
 
 
-def _some_tokens(grid: Grid) -> Tensor:
+def some_tokens(grid: Grid, seed: int = 2) -> Tensor:
     """Those of a quarter of the tiles, which are all frames of a square; of a sequence without a
     grid, of neighbours.
     """
     frames, height, width = grid
     high, wide = (TILE, TILE) if height > 1 else (1, TILE * TILE)
     down, across = -(-height // high), -(-width // wide)
-    order = torch.randperm(down * across, generator=torch.Generator().manual_seed(2))
+    order = torch.randperm(down * across, generator=torch.Generator().manual_seed(seed))
     active = torch.zeros(down * across, dtype=torch.bool)
     active[order[: max(int(ACTIVE * down * across), 1)]] = True
     active_YX = active.view(down, across).repeat_interleave(high, 0).repeat_interleave(wide, 1)
     return active_YX[:height, :width].expand(frames, -1, -1).flatten().nonzero().flatten()
 
 
-def _taken(denoiser: CapturedDenoiser, inputs: Inputs, pack: Pack) -> Inputs:
+def taken(denoiser: CapturedDenoiser, inputs: Inputs, pack: Pack) -> Inputs:
     """Of a complete pack to those of the rows that were taken."""
     streams = {name: own for name, (_, own, _) in denoiser.captured.program.inputs.items()}
     source_T = pack.image.source_T

@@ -7,7 +7,7 @@ dense pack is the same all the time. Both know their words from the evaluations 
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import count
 
 import torch
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from musiva.compiler import Sizes
 from musiva.compiler.captured import tensor_of
-from musiva.core.pack import Grid, Pack, Rows
+from musiva.core.pack import Pack, Rows
 from musiva.engine.paged import PagedRun
 from musiva.engine.runner import PlainRun, forward
-from musiva.models import Inputs
 from musiva.models.captured import CapturedDenoiser, Signature, captured_from, signature_of
 from musiva.models.captured.check import call_of, relative_error
 from musiva.ops.linear import Linears, choose_kernel
+from musiva.perf.captures import some_tokens, taken
 from musiva.perf.child import Message, serve_child
 from musiva.perf.measure import Comparison, compare
 from musiva.perf.report import Gate
@@ -31,8 +31,6 @@ from musiva.store import Store
 __all__ = ["answer"]
 
 REQUESTS = 4
-# A side of a tile in tokens, and the share of tiles that runs.
-TILE, ACTIVE = 4, 0.25
 STORE_BYTES = 1 << 31
 TOLERANCE = 1e-4
 
@@ -75,10 +73,10 @@ def _compared(
 
     def some() -> tuple[Pack, Tensor]:
         evaluation = next(evaluations)
-        chosen = [_some_tokens(grid, REQUESTS * evaluation + i) for i in range(REQUESTS)]
+        chosen = [some_tokens(grid, REQUESTS * evaluation + i) for i in range(REQUESTS)]
         part = pack.take({"image": chosen})
         with paged.begin(part, dict.fromkeys(owners, evaluation)):
-            return part, forward(denoiser, _taken(denoiser, inputs, part), part, paged)
+            return part, forward(denoiser, taken(denoiser, inputs, part), part, paged)
 
     with paged.begin(pack, dict.fromkeys(owners, next(evaluations))):
         forward(denoiser, inputs, pack, paged)
@@ -103,27 +101,6 @@ def _keyed(pack: Pack, keys: list[str]) -> Pack:
             for name, rows in pack.streams.items()
         }
     )
-
-
-def _some_tokens(grid: Grid, seed: int) -> Tensor:
-    """Those of a quarter of the tiles, in all frames."""
-    frames, height, width = grid
-    down, across = -(-height // TILE), -(-width // TILE)
-    order = torch.randperm(down * across, generator=torch.Generator().manual_seed(seed))
-    active = torch.zeros(down * across, dtype=torch.bool)
-    active[order[: max(round(ACTIVE * down * across), 1)]] = True
-    active_YX = active.view(down, across).repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)
-    return active_YX[:height, :width].expand(frames, -1, -1).flatten().nonzero().flatten()
-
-
-def _taken(denoiser: CapturedDenoiser, inputs: Inputs, part: Pack) -> Inputs:
-    """Of the rows that were taken."""
-    streams = {name: own for name, (_, own, _) in denoiser.captured.program.inputs.items()}
-    source_T = part.image.source_T
-    extra = {
-        name: x[source_T] if streams[name] == ("image",) else x for name, x in inputs.extra.items()
-    }
-    return replace(inputs, latent_TC=inputs.latent_TC[source_T], extra=extra)
 
 
 if __name__ == "__main__":
