@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from musiva.core.types import Action, DenoiseItem, Event, Kind, StepPlan, StepResult
 from musiva.engine import InlineExecutor, Intake, Scheduler, StepLoop
+from musiva.engine import journal as engine_journal
+from musiva.engine.journal import Entry, Resumption
 from musiva.engine.pipeline import Pipeline
 from musiva.policy import POLICIES, Policy
 
@@ -56,18 +59,27 @@ class Bench:
         *,
         max_rows: int = 4096,
         store_bytes: int = 1 << 24,
+        told: Callable[[Entry], None] | None = None,
         **policies: type,
     ) -> None:
+        """told: gets what others need to go on with requests, as often as there is anything."""
         self.journal = Journal()
         self.executor = InlineExecutor(pipeline, store_bytes=store_bytes)
         scheduler = Scheduler.Config(max_rows=max_rows).build()
         known = {**POLICIES, **policies}
         self.front = Intake(pipeline, tariff=scheduler.tariff, policies=known)
-        self.loop = StepLoop(self.executor, scheduler, self.journal)
+        entries = told and engine_journal.Journal(told, time.monotonic, every=0.0)
+        self.loop = StepLoop(self.executor, scheduler, self.journal, journal=entries or None)
         self.pictures: dict[str, np.ndarray] = {}
         self.events: list[Event] = []
 
-    def submit(self, name: str, by: Policy | None = None, **options: object) -> None:
+    def submit(
+        self,
+        name: str,
+        by: Policy | None = None,
+        resumed: Mapping[int, Resumption | None] | None = None,
+        **options: object,
+    ) -> None:
         options.setdefault("seed", 5)
         request = self.front.request(**options, request_id=name)
         self.loop.submit(
@@ -75,6 +87,7 @@ class Bench:
             policies=[by] if by else self.front.policies_of(request),
             trip=self.front.trip_of(request),
             rows=self.front.rows_of(request),
+            resumed=resumed,
         )
 
     def step(self) -> bool:

@@ -31,6 +31,7 @@ FROZEN = {
     "serve": {
         *("--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", "--policy"),
         *("--scheduler", "--patience", "--tenants", "--job-seconds", "--job-mib"),
+        *("--workers", "--degree", "--form", "--cluster"),
         *KEY,
         *STORE,
         *MACHINE,
@@ -47,6 +48,7 @@ FROZEN = {
         *MACHINE,
     },
     "replay": {"trace", "--server", "--speed", "--json", *KEY},
+    "cluster": {"what", "worker", "--server", "--every", "--json", *KEY},
     "bench": {"name", "--json", "--quick"},
     "models": {"directory", "--json"},
     "capture": {"model", "--explain", "--text", "--json", "--fresh"},

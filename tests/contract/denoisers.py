@@ -204,6 +204,8 @@ class JointBlock(nn.Module):
 
 
 class Joint(Base):
+    divided = ("image", "text")
+
     def build_blocks(self) -> list[nn.Module]:
         return [JointBlock(0, single=False), JointBlock(1, single=True)]
 
@@ -295,6 +297,8 @@ class Up(nn.Module):
 
 
 class UNet(Base):
+    align = 2
+
     def build_blocks(self) -> list[nn.Module]:
         return [
             ConvBlock(0, "image", 0),

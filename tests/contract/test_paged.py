@@ -310,19 +310,19 @@ def test_a_grid_that_is_known_gets_its_pages_first() -> None:
 def test_who_was_evicted_is_computed_in_full_again(name: str) -> None:
     model, run = model_of(name), paged()
     one, two = Sample(model, 0), Sample(model, 4)
-    assert not run.can_take(0)
+    assert not run.can_take(0, one.grid)
     predict(model, [(one, 0, None), (two, 0, None)], run)
     used = run.store.figures().used_bytes
-    assert run.can_take(0)
-    assert run.can_take(4)
+    assert run.can_take(0, one.grid)
+    assert run.can_take(4, two.grid)
     run.store.free(0)
-    assert not run.can_take(0)
+    assert not run.can_take(0, one.grid)
     with pytest.raises(RuntimeError, match="no pages for the others"):
         predict(model, [(one, 1, one.tiles(0)), (two, 1, two.tiles(0))], run)
     # It was refused before anything was written.
     assert int(run.store.versions(4, next(iter(run.store.figures().site_bytes))).max()) == 0
     ours = predict(model, [(one, 1, None), (two, 1, two.tiles(0))], run)
-    assert run.can_take(0)
+    assert run.can_take(0, one.grid)
     (dense,) = predict(model, [(one, 1, None)], PlainRun())
     assert torch.equal(ours[0], dense)
     assert run.store.figures().used_bytes == used
@@ -341,7 +341,7 @@ def test_without_room_the_forward_is_right_and_not_kept() -> None:
         for _ in range(2):
             ours = predict(model, [(one, 0, None), (two, 0, None)], run)
             assert all(torch.equal(a, b) for a, b in zip(ours, dense, strict=True))
-        assert [run.can_take(0), run.can_take(4)] == [budget == half, False]
+        assert [run.can_take(0, one.grid), run.can_take(4, two.grid)] == [budget == half, False]
 
 
 def test_owners_of_the_pack_are_never_evicted_for_each_other() -> None:
@@ -353,8 +353,8 @@ def test_owners_of_the_pack_are_never_evicted_for_each_other() -> None:
     predict(model, [(one, 0, None), (two, 0, None)], run)
     run.store.revalue(0, 0.0)
     ours = predict(model, [(three, 0, None), (one, 1, one.tiles(0))], run)
-    assert not run.can_take(8)
-    assert run.can_take(0)
+    assert not run.can_take(8, three.grid)
+    assert run.can_take(0, one.grid)
     (alone,) = predict(model, [(one, 1, one.tiles(0))], run)
     assert torch.equal(ours[1], alone)
 
@@ -373,8 +373,8 @@ def test_a_forward_that_fails_leaves_no_pages_of_two_evaluations() -> None:
     with pytest.raises(ArithmeticError):
         predict(model, [(one, 1, one.tiles(0))], Failing(run.store))
     run.store.check_integrity()
-    assert not run.can_take(0)
-    assert run.can_take(4)
+    assert not run.can_take(0, one.grid)
+    assert run.can_take(4, two.grid)
 
 
 def test_taken_rows_need_an_owner_a_version_and_a_begin() -> None:

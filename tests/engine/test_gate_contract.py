@@ -11,6 +11,7 @@ from tests.contract.denoisers import NAMES, Down, UNet, build
 from tests.contract.test_contract import Sample, inputs_of
 from torch import Tensor
 
+from musiva.comm import Lone
 from musiva.core.errors import ExecutionFailed
 from musiva.core.types import COMPUTE, Action, DenoiseItem, Gate, Path
 from musiva.engine.gate import Gates, Passage, passages_of
@@ -39,7 +40,7 @@ class Device:
         self.model, self.probes = model, probes
         self.samples = [Sample(model, seed) for seed in range(len(probes))]
         store = Store.Config(budget_bytes=1 << 22).build()
-        self.gates = Gates(model, PlainRun(), store)
+        self.gates = Gates(model, PlainRun(), store, Lone())
 
     def item(self, i: int, evaluation: int) -> DenoiseItem:
         chosen, probe = SCRIPT[i][evaluation], self.probes[i]
@@ -201,7 +202,7 @@ def test_a_held_evaluation_runs_no_segment_that_it_need_not(probe: str) -> None:
             return super().linear(site, layer, x, pack, activation)
 
     device = Device(model, MIXES[probe])
-    device.gates = Gates(model, Counting(), device.gates.store)
+    device.gates = Gates(model, Counting(), device.gates.store, Lone())
     device.evaluate([0], 0)
     seen.clear()
     _, rows = device.evaluate([0], 1)

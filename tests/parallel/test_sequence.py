@@ -13,11 +13,13 @@ from torch import Tensor
 from musiva.comm import Group, in_threads, launch
 from musiva.core.errors import InvalidInput
 from musiva.core.pack import Pack
+from musiva.engine.paged import PagedRun
 from musiva.engine.runner import PlainRun, forward
 from musiva.models import Denoiser, Inputs
 from musiva.models.captured import CapturedDenoiser
 from musiva.parallel import Form, SequenceRun
-from musiva.perf.captures import NEW
+from musiva.perf.captures import LARGE, NEW, some_tokens
+from musiva.store import Store
 from tests.contract.denoisers import CHANNELS, HEADS, TEXT, WIDTH, build
 from tests.trials import trial_of
 
@@ -221,4 +223,39 @@ def test_captured_models_give_what_one_rank_gives(
         expected = real(forward(trial.denoiser, inputs, pack, PlainRun()), pack)
     run = partial(captured, name=name, form=form, streams=streams)
     for found in in_threads(run, 2):
+        assert (found - expected).abs().max() < 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+@torch.no_grad()
+def tiles_of(group: Group, name: str, streams: tuple[str, ...]) -> Tensor:
+    """A forward of a quarter of the tiles, behind one of all that keeps pages."""
+    trial = trial_of(name)
+    sizes = trial.signature.sized(LARGE)
+    complete = trial.denoiser.captured.pack([sizes], owners=["sample"])
+    some = some_tokens(complete.image.segments[0].grid)
+    inner = PagedRun(Store.Config(budget_bytes=1 << 28).build())
+    run = SequenceRun(inner, group, streams=streams)
+    found = torch.zeros(0)
+    for version, pack in enumerate((complete, complete.take({"image": [some]}))):
+        part = run.part(pack) if group.size > 1 else pack
+        given = taken(trial.inputs(complete, sizes, version), part, on_rows(trial.denoiser))
+        with inner.begin(pack, {"sample": version}):
+            found = forward(trial.denoiser, given, part, run if group.size > 1 else inner)
+        found = real(run.joined(found, part) if group.size > 1 else found, pack)
+    inner.store.check_integrity()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "streams"),
+    [
+        ("SanaTransformer2DModel", ("image",)),
+        ("PixArtTransformer2DModel", ("image",)),
+        ("SD3Transformer2DModel", ("image", "text")),
+    ],
+)
+def test_ranks_give_what_one_gives_of_some_tiles(name: str, streams: tuple[str, ...]) -> None:
+    """Linear attention and convolutions too, of which every rank keeps what absent rows have."""
+    (expected,) = in_threads(partial(tiles_of, name=name, streams=streams), 1)
+    for found in in_threads(partial(tiles_of, name=name, streams=streams), 2):
         assert (found - expected).abs().max() < 1e-5 * max(1.0, float(expected.abs().max()))

@@ -163,7 +163,7 @@ def test_final_latents_come_late_leave_early_and_start_anywhere(pipeline: Pipeli
 def test_an_unknown_bench() -> None:
     with pytest.raises(
         InvalidInput,
-        match="allowed: capture, captured-speed, fidelity, generate, pack, parity, region, reuse",
+        match="allowed: capture, captured-speed, chaos, fidelity, generate, pack, parallel, parity",
     ):
         run_bench("nothing", quick=True)
 

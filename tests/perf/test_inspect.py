@@ -69,7 +69,7 @@ def test_latents_in_a_gap_are_those_after_each_evaluation(engine: Engine) -> Non
     gap = followed(engine, policy, sampler="euler").evaluations
     assert [e.action.compute for e in gap] == [True] * 2 + [False] * 6
     request = engine.request("a red fox", **OPTIONS, sampler="euler")
-    schedule = engine._schedule(request.path)
+    schedule = engine.pipeline.schedule(request.path)
     times = [*map(schedule.place, range(8)), 0.0]
     target = gap[-1].latent
     for i in range(1, 8):

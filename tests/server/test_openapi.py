@@ -14,7 +14,8 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 from starlette.routing import Route
 
-from musiva.engine import LATENCIES, Engine, Pipeline
+from musiva.core.errors import Unavailable
+from musiva.engine import LATENCIES, Engine, Pipeline, WorkerStanding
 from musiva.server import AppConfig, create_app
 from musiva.telemetry import Metrics
 from tests.server.live import events_in, wait_until
@@ -22,6 +23,7 @@ from tests.server.live import events_in, wait_until
 URL = "/v1/images/generations"
 JOBS, JOB = "/v1/jobs", "/v1/jobs/{job}"
 ESTIMATES, STANDING = "/v1/estimates", "/v1/standing"
+CLUSTER, DRAIN = "/v1/cluster", "/v1/cluster/{worker}/drain"
 VIDEOS, VIDEO = "/v1/videos", "/v1/videos/{video}"
 KEY = "sk-secret"
 
@@ -113,11 +115,14 @@ def test_every_documented_answer_is_given_as_documented(
         ("GET", f"{VIDEO}/content", f"{VIDEOS}/x/content"),
         ("GET", STANDING, STANDING),
         ("POST", ESTIMATES, ESTIMATES),
+        ("GET", CLUSTER, CLUSTER),
+        ("POST", DRAIN, f"{CLUSTER}/0/drain"),
     ):
         ask(401, method, path, at=at, headers={"Authorization": "Bearer wrong"})
     _ask_for_jobs(documented)
     _ask_for_videos(documented)
     _ask_how_it_stands(documented, monkeypatch)
+    _ask_for_workers(documented, monkeypatch)
     _ask_in_need(documented, pipeline, monkeypatch)
     listed = {
         (path, method, status)
@@ -205,6 +210,38 @@ def _ask_how_it_stands(documented: Documented, monkeypatch: pytest.MonkeyPatch) 
         assert first.result(10).status_code == 200
         patch.setattr(engine, "estimates", None)
         documented.ask(500, "POST", ESTIMATES, json=body)
+
+
+def _ask_for_workers(documented: Documented, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine without any, and one that says that it has some."""
+    ask, engine, drained = documented.ask, documented.engine, []
+    assert ask(200, "GET", CLUSTER).json() == {"workers": []}
+    for number, told in (("0", "none: this engine has no workers"), ("x", "a whole number")):
+        error = ask(400, "POST", DRAIN, at=f"{CLUSTER}/{number}/drain").json()["error"]
+        assert error["param"] == "worker"
+        assert told in error["message"]
+    worker = WorkerStanding(
+        number=0,
+        phase="draining",
+        pid=None,
+        life=2,
+        requests=3,
+        waiting=1,
+        seconds=0.25,
+        steps=7,
+        store_bytes=1,
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "members", lambda: [worker])
+        patch.setattr(engine, "drain", drained.append)
+        told = ask(200, "POST", DRAIN, at=f"{CLUSTER}/0/drain").json()
+        assert (told["workers"][0]["life"], drained) == (2, [0])
+
+        def alone(number: int) -> None:
+            raise Unavailable(f"worker {number} is the only one that is ready")
+
+        patch.setattr(engine, "drain", alone)
+        ask(503, "POST", DRAIN, at=f"{CLUSTER}/0/drain")
 
 
 def _ask_in_need(

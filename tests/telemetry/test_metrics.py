@@ -18,6 +18,7 @@ from musiva.core.types import (
     StepPlan,
     StepResult,
 )
+from musiva.engine import WorkerStanding
 from musiva.store import Need, Store
 from musiva.telemetry import Metrics
 
@@ -141,3 +142,29 @@ def test_policies_that_skip_nothing_are_counted() -> None:
     metrics = Metrics()
     metrics.without_effect()
     assert value(metrics, "musiva_policies_without_effect_total") == 1
+
+
+def test_workers_are_told_one_by_one() -> None:
+    metrics = Metrics()
+    workers: list[WorkerStanding] = []
+    metrics.watch_workers(lambda: workers)
+    assert b"musiva_worker" not in metrics.render()
+    for number, phase in enumerate(("ready", "gone")):
+        workers.append(
+            WorkerStanding(
+                number=number,
+                phase=phase,
+                pid=number,
+                life=3,
+                requests=2,
+                waiting=1,
+                seconds=0.5,
+                steps=9,
+                store_bytes=64,
+            )
+        )
+    assert value(metrics, "musiva_worker_ready", worker="0") == 1
+    assert value(metrics, "musiva_worker_ready", worker="1") == 0
+    assert value(metrics, "musiva_worker_requests", worker="1") == 2
+    assert value(metrics, "musiva_worker_backlog_seconds", worker="0") == 0.5
+    assert value(metrics, "musiva_worker_lives_total", worker="0") == 3

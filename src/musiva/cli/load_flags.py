@@ -1,4 +1,6 @@
-"""The commands that foretell and make load: profile, trace, simulate, replay."""
+"""The commands that foretell load, make it, and look at who bears it: profile, trace, simulate,
+replay, cluster.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from pathlib import Path
 from musiva.cli.common_flags import Commands, add_key, add_machine
 from musiva.cli.values import number, size, whole
 
-__all__ = ["add_profile", "add_replay", "add_simulate", "add_trace"]
+__all__ = ["add_cluster", "add_profile", "add_replay", "add_simulate", "add_trace"]
 
 
 def add_profile(commands: Commands) -> None:
@@ -114,6 +116,39 @@ def add_simulate(commands: Commands) -> None:
     p.add_argument("--json", type=Path, metavar="FILE", help="write all rows there too")
     p.add_argument("--chart", type=Path, metavar="FILE", help="draw goodput curves there, as SVG")
     add_machine(p)
+
+
+def add_cluster(commands: Commands) -> None:
+    p = commands.add_parser(
+        "cluster",
+        help="the workers of a server",
+        description="Look at the workers of a server, and take one of them away: status tells how "
+        "they stand, top goes on telling, drain lets what a worker has go on elsewhere and starts "
+        "a new one in its place.",
+    )
+    p.add_argument("what", choices=("status", "top", "drain"), metavar="WHAT", help="see above")
+    p.add_argument(
+        "worker",
+        nargs="?",
+        type=whole("worker", 0, 1_000_000),
+        metavar="WORKER",
+        help="the number of the one to drain",
+    )
+    p.add_argument(
+        "--server",
+        default="http://127.0.0.1:8400",
+        metavar="URL",
+        help="of Musiva (default: http://127.0.0.1:8400)",
+    )
+    p.add_argument(
+        "--every",
+        type=number("every", 0.1, 3600),
+        default=1.0,
+        metavar="SECONDS",
+        help="of top (default: 1)",
+    )
+    p.add_argument("--json", action="store_true", help="as JSON")
+    add_key(p, "holds the key that the server asks for (default: MUSIVA_API_KEY, or no key)")
 
 
 def add_replay(commands: Commands) -> None:

@@ -9,7 +9,13 @@ from typing import NoReturn
 
 from musiva import __version__
 from musiva.cli.common_flags import STORE_MIB, Commands, add_key, add_machine, add_store
-from musiva.cli.load_flags import add_profile, add_replay, add_simulate, add_trace
+from musiva.cli.load_flags import (
+    add_cluster,
+    add_profile,
+    add_replay,
+    add_simulate,
+    add_trace,
+)
 from musiva.cli.values import number, size, whole
 
 __all__ = ["FLAGS", "build_parser"]
@@ -47,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for add in (
         *(_generate, _inspect, _serve, _train, _calibrate),
-        *(add_profile, add_trace, add_simulate, add_replay),
+        *(add_profile, add_trace, add_simulate, add_replay, add_cluster),
         *(_bench, _models, _capture, _doctor),
     ):
         add(commands)
@@ -206,6 +212,33 @@ def _serve(commands: Commands) -> None:
         help="default 8400; 0 takes a free one",
     )
     p.add_argument(
+        "--workers",
+        type=whole("workers", 1, 1024),
+        metavar="N",
+        help="processes that make the pictures, with --threads each; one that ends is replaced, "
+        "and what it had goes on (default: none, the server makes them itself)",
+    )
+    p.add_argument(
+        "--degree",
+        type=whole("degree", 1, 64),
+        default=1,
+        metavar="N",
+        help="processes of each worker, which share the work on every picture (default: 1)",
+    )
+    p.add_argument(
+        "--form",
+        default="ulysses",
+        metavar="NAME",
+        help="how they share it: ulysses, or dynamic for models that attend in frames and in "
+        "columns (default: ulysses)",
+    )
+    p.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="have the workers on the machines of a cluster of Ray: ray, or ray://HOST:PORT "
+        "(default: on this machine)",
+    )
+    p.add_argument(
         "--max-rows",
         type=whole("max-rows", 16, 1 << 20),
         default=4096,
@@ -333,8 +366,8 @@ def _bench(commands: Commands) -> None:
     p.add_argument(
         "name",
         metavar="NAME",
-        help="capture, captured-speed, fidelity, generate, pack, parity, region, reuse, scheduler, "
-        "serve, server, store, studio or suite",
+        help="capture, captured-speed, chaos, fidelity, generate, pack, parallel, parity, region, "
+        "reuse, scheduler, serve, server, store, studio or suite",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     p.add_argument(

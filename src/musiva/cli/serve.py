@@ -15,10 +15,18 @@ def run(arguments: Namespace, env: Env) -> int:
     """Serves until Ctrl-C or SIGTERM, which end it cleanly."""
     api_key = chosen_key(arguments.api_key_file, env)
     set_threads(arguments.threads, env)
-    from musiva.engine import Engine, Scheduler
+    from musiva.engine import Engine, Scheduler, Workers
     from musiva.policy import POLICIES, load_policy_class
     from musiva.server import AppConfig, read_tenants, serve
 
+    workers = None
+    if arguments.workers is not None or arguments.degree > 1 or arguments.cluster:
+        workers = Workers(
+            count=arguments.workers or 1,
+            degree=arguments.degree,
+            form=arguments.form,
+            threads=arguments.threads or env.threads,
+        )
     config = AppConfig(
         max_waiting=arguments.max_waiting,
         api_key=api_key,
@@ -39,6 +47,8 @@ def run(arguments: Namespace, env: Env) -> int:
     )
     serve(
         arguments.model,
+        workers=workers,
+        cluster=arguments.cluster,
         host=arguments.host,
         port=arguments.port,
         dtype=arguments.dtype,

@@ -9,7 +9,7 @@ import httpx
 
 from musiva.client.calls import Calls
 from musiva.client.jobs import AsyncJobs
-from musiva.client.jobs_told import Estimates, Standing
+from musiva.client.jobs_told import Estimates, Standing, Worker
 from musiva.client.options import Options, picture_call
 from musiva.client.pictures import Event, Picture
 from musiva.client.retry import Timeout
@@ -85,6 +85,12 @@ class AsyncClient:
 
     async def standing(self) -> Standing:
         return await self._wire.one(self._calls.standing())
+
+    async def workers(self) -> tuple[Worker, ...]:
+        return await self._wire.one(self._calls.workers())
+
+    async def drain(self, worker: int) -> tuple[Worker, ...]:
+        return await self._wire.one(self._calls.drain(worker))
 
     async def models(self) -> list[dict[str, object]]:
         return await self._wire.one(self._calls.models())

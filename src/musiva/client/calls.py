@@ -13,8 +13,8 @@ import httpx
 from musiva import __version__
 from musiva.client.answers import EventReader, Reader, WholeReader, pictures_of
 from musiva.client.flow import Call
-from musiva.client.job_answers import estimates_of, standing_of
-from musiva.client.jobs_told import Estimates, Standing
+from musiva.client.job_answers import estimates_of, standing_of, workers_of
+from musiva.client.jobs_told import Estimates, Standing, Worker
 from musiva.client.options import body_of
 from musiva.client.pictures import Event, Picture
 from musiva.client.reading import json_of, listed
@@ -82,6 +82,15 @@ class Calls:
     def standing(self) -> Call[Standing]:
         return self.get("/v1/standing", partial(WholeReader, parse=standing_of))
 
+    def workers(self) -> Call[tuple[Worker, ...]]:
+        return self.get("/v1/cluster", partial(WholeReader, parse=workers_of))
+
+    def drain(self, worker: int) -> Call[tuple[Worker, ...]]:
+        """Not retried: a second one would end the worker that came in its place."""
+        reader = partial(WholeReader, parse=workers_of)
+        path, sent = f"/v1/cluster/{worker}/drain", {"worker": worker}
+        return self.post(path, None, reader, sent=sent, retry=Retry(0))
+
     def models(self) -> Call[list[dict[str, object]]]:
         return self.get("/v1/models", partial(WholeReader, parse=_models_of))
 
@@ -100,6 +109,7 @@ class Calls:
         *,
         sent: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
+        retry: Retry | None = None,
         timeout: Timeout | float | None = None,
     ) -> Call[T]:
         """body: None for none. sent: for errors, what is sent beside it. reader: made with the
@@ -117,7 +127,7 @@ class Calls:
             content=content,
             sent={**(body or {}), **(sent or {})},
             reader=partial(reader, url),
-            retry=self.retry,
+            retry=retry or self.retry,
             timeout=Timeout.of(timeout, self.timeout),
         )
 

@@ -9,7 +9,7 @@ import httpx
 
 from musiva.client.calls import Calls
 from musiva.client.jobs import Jobs
-from musiva.client.jobs_told import Estimates, Standing
+from musiva.client.jobs_told import Estimates, Standing, Worker
 from musiva.client.options import Options, picture_call
 from musiva.client.pictures import Event, Picture
 from musiva.client.retry import Timeout
@@ -104,6 +104,14 @@ class Client:
     def standing(self) -> Standing:
         """How busy the server is."""
         return self._wire.one(self._calls.standing())
+
+    def workers(self) -> tuple[Worker, ...]:
+        """The workers of the server, in order; none where it makes pictures itself."""
+        return self._wire.one(self._calls.workers())
+
+    def drain(self, worker: int) -> tuple[Worker, ...]:
+        """Let what a worker has go on elsewhere, and end it; a new one takes its place."""
+        return self._wire.one(self._calls.drain(worker))
 
     def models(self) -> list[dict[str, object]]:
         """The models with their defaults and limits."""

@@ -9,7 +9,7 @@ from functools import partial
 
 from musiva.client.answers import preview_of, progress_of, read_event
 from musiva.client.failures import failure_of
-from musiva.client.jobs_told import Estimate, Estimates, Job, JobEvent, JobPage, Standing
+from musiva.client.jobs_told import Estimate, Estimates, Job, JobEvent, JobPage, Standing, Worker
 from musiva.client.pictures import Preview
 from musiva.client.reading import (
     Json,
@@ -25,7 +25,14 @@ from musiva.client.reading import (
 from musiva.client.sse import EventParser
 from musiva.core.errors import MusivaError, Unavailable
 
-__all__ = ["JobEventReader", "estimates_of", "job_of", "page_of", "standing_of"]
+__all__ = [
+    "JobEventReader",
+    "estimates_of",
+    "job_of",
+    "page_of",
+    "standing_of",
+    "workers_of",
+]
 
 
 class JobEventReader:
@@ -114,6 +121,23 @@ def estimates_of(content: bytes) -> Estimates:
             )
             for one in listed(told, "estimates")
         ),
+    )
+
+
+def workers_of(content: bytes) -> tuple[Worker, ...]:
+    return tuple(
+        Worker(
+            number=whole(one, "worker"),
+            phase=word(one, "phase"),
+            pid=known(whole, one, "pid"),
+            life=whole(one, "life"),
+            requests=whole(one, "requests"),
+            waiting=whole(one, "waiting"),
+            work=number(one, "work_seconds"),
+            steps=whole(one, "steps"),
+            store_bytes=whole(one, "store_bytes"),
+        )
+        for one in listed(json_of(content), "workers")
     )
 
 

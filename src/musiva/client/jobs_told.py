@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from musiva.client.pictures import Preview, Progress
 from musiva.core.errors import MusivaError
 
-__all__ = ["Estimate", "Estimates", "Job", "JobEvent", "JobPage", "Standing"]
+__all__ = ["Estimate", "Estimates", "Job", "JobEvent", "JobPage", "Standing", "Worker"]
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -70,6 +70,25 @@ class Standing:
     attainment: float | None
     refused: int
     quality: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One of a server's. number: its place, from 0. phase: "starting", "ready", "draining" or
+    "gone". pid: of its process. life: which of the workers that had its place, from 1. requests:
+    that it has; waiting: those of them that have not begun. work: seconds that are left of it, as
+    dense runs. steps: that it has made. store_bytes: of the pages that it keeps.
+    """
+
+    number: int
+    phase: str
+    pid: int | None
+    life: int
+    requests: int
+    waiting: int
+    work: float
+    steps: int
+    store_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from musiva.comm.group import Group, Lone, TorchGroup
-from musiva.comm.launch import launch
+from musiva.comm.launch import joined, launch
 from musiva.comm.threads import ThreadGroup, in_threads
 
-__all__ = ["Group", "Lone", "ThreadGroup", "TorchGroup", "in_threads", "launch"]
+__all__ = ["Group", "Lone", "ThreadGroup", "TorchGroup", "in_threads", "joined", "launch"]

@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from musiva.core.errors import RankLost
+
 __all__ = ["Group", "Lone", "Shape", "TorchGroup", "summed"]
 
 Shape = Sequence[int]
@@ -28,7 +30,7 @@ class Group(Protocol):
 
     def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
         """Part i goes to rank i; returns what each rank sent here, of these shapes. All of one
-        dtype.
+        dtype. Raises RankLost where one does not take part.
         """
         ...
 
@@ -68,7 +70,10 @@ class TorchGroup:
         sizes = [part.numel() * part.element_size() for part in parts]
         counts = [math.prod(shape) * first.element_size() for shape in shapes]
         received = sent.new_empty(sum(counts))
-        dist.all_to_all_single(received, sent, counts, sizes, group=self._group)
+        try:
+            dist.all_to_all_single(received, sent, counts, sizes, group=self._group)
+        except RuntimeError as error:
+            raise RankLost(f"rank {self.rank} of {self.size}: {error}") from error
         self.sent_bytes += sum(sizes) - sizes[self.rank]
         return [
             part.view(first.dtype).view(*shape)

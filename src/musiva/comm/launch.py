@@ -4,20 +4,52 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from musiva.comm.group import Group, Lone, TorchGroup
+from musiva.core.errors import RankLost
 
-__all__ = ["launch"]
+__all__ = ["joined", "launch"]
 
-TIMEOUT = timedelta(minutes=5)
+TIMEOUT = 300.0
+
+
+@contextmanager
+def joined(
+    rank: int, size: int, meeting: str, timeout: float = TIMEOUT, start: float = TIMEOUT
+) -> Iterator[Group]:
+    """This process as one of a group, over gloo between CPUs and NCCL between GPUs. meeting: where
+    it meets, `file:///PATH` of one machine or `tcp://HOST:PORT` of the first rank. timeout: seconds
+    after which a rank that does not take part counts as lost; start: that they may be apart when
+    they come. Raises RankLost where not all come.
+    """
+    if meeting.startswith("file:"):
+        # Ranks of one machine meet on its own address, whatever the host is called.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(
+            backend,
+            init_method=meeting,
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=start),
+        )
+        group = dist.new_group(timeout=timedelta(seconds=timeout))
+    except RuntimeError as error:
+        raise RankLost(f"rank {rank} of {size}: {error}") from error
+    try:
+        yield TorchGroup(cast("dist.ProcessGroup", group))
+    finally:
+        dist.destroy_process_group()
 
 
 def launch(fn: Callable[..., Any], size: int, *arguments: object, threads: int = 1) -> list[Any]:
@@ -42,12 +74,5 @@ def _work(
     arguments: tuple[object, ...],
 ) -> None:
     torch.set_num_threads(threads)
-    # Ranks of one machine meet on its own address, whatever the host is called.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = dist.FileStore(str(Path(folder) / "store"), size)  # pyright: ignore[reportPrivateImportUsage]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
-    try:
-        group: Group = TorchGroup()
+    with joined(rank, size, f"file://{folder}/store") as group:
         torch.save(fn(group, *arguments), Path(folder) / f"{rank}.pt")
-    finally:
-        dist.destroy_process_group()

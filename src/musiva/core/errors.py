@@ -7,6 +7,7 @@ MusivaError
     CannotCapture     no program can be made of a model class  500   exit 2
   Unavailable         the machine cannot do it now             503   exit 3
     OverBudget        it needs more bytes than a budget has    503   exit 3
+    RankLost          one of several on one thing is gone      503   exit 3
   Overloaded          no room, or a deadline cannot be kept    429   exit 3
   Cancelled           the request was cancelled                499   exit 130
   ExecutionFailed     a request failed while it ran            500   exit 1
@@ -31,6 +32,7 @@ __all__ = [
     "NonFinite",
     "OverBudget",
     "Overloaded",
+    "RankLost",
     "Unavailable",
     "UnknownModel",
 ]
@@ -108,6 +110,12 @@ class Unavailable(MusivaError):
 
 class OverBudget(Unavailable):
     """Something needs more bytes than its budget has, even with nothing else in it."""
+
+
+class RankLost(Unavailable):
+    """Of those that work on one thing together one is gone, or does not answer: nobody of them can
+    go on.
+    """
 
 
 class Overloaded(MusivaError):

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from musiva.engine.engine import Engine
 from musiva.engine.executor import InlineExecutor
+from musiva.engine.fleet import Fleet, RayCluster, Workers
+from musiva.engine.front import Front
 from musiva.engine.intake import LATENCIES, Intake
 from musiva.engine.load import load_pipeline, shipped_models
 from musiva.engine.loop import Executor, Observer, StepLoop
@@ -14,7 +16,7 @@ from musiva.engine.predict import Predictor, load_denoiser
 from musiva.engine.preview import LatentPreview
 from musiva.engine.runner import PlainRun, forward
 from musiva.engine.scheduler import Scheduler
-from musiva.engine.standing import Estimate, Standing
+from musiva.engine.standing import Estimate, Standing, WorkerStanding
 from musiva.engine.state import EngineState
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "EngineState",
     "Estimate",
     "Executor",
+    "Fleet",
+    "Front",
     "InlineExecutor",
     "Intake",
     "LatentPreview",
@@ -31,9 +35,12 @@ __all__ = [
     "Pipeline",
     "PlainRun",
     "Predictor",
+    "RayCluster",
     "Scheduler",
     "Standing",
     "StepLoop",
+    "WorkerStanding",
+    "Workers",
     "forward",
     "load_denoiser",
     "load_pipeline",

@@ -7,28 +7,25 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import uuid
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from PIL import Image
 from torch import Tensor
 
-from musiva.core.clip import Clip, shown
 from musiva.core.errors import Cancelled, ExecutionFailed, InvalidInput, Overloaded, Unavailable
 from musiva.core.types import Event, Request
-from musiva.engine.executor import STORE_BYTES, InlineExecutor
-from musiva.engine.intake import Intake
+from musiva.engine.executor import InlineExecutor
+from musiva.engine.front import Front, Listener
+from musiva.engine.journal import Entry, Journal, Resumption
 from musiva.engine.load import load_pipeline
-from musiva.engine.loop import Observer, StepLoop
+from musiva.engine.loop import Observer, StepLoop, StoringExecutor
 from musiva.engine.pipeline import Pipeline
-from musiva.engine.scheduler import Scheduler
 from musiva.engine.standing import Estimate, Standing
-from musiva.engine.stream import Stream
-from musiva.policy import POLICIES, Policy, PolicyClass, Trip
+from musiva.policy import Policy, Trip
 from musiva.store import Figures
 
 if TYPE_CHECKING:
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 log = logging.getLogger(__name__)
-Listener = Callable[[Event], None]
 T = TypeVar("T")
 # Most requests that are let in between two steps.
 TAKEN = 64
@@ -52,43 +48,35 @@ class Submission:
     latents: Sequence[Tensor] | None
     listener: Listener
     arrived: float
+    resumed: Mapping[int, Resumption | None] | None
 
 
-class Engine(Intake):
-    """Text to pictures. Thread-safe; pictures of all callers are computed in shared packs.
+class Engine(Front):
+    """A front with its pictures in this process; those of all callers are computed in shared packs.
 
-        with Engine.load("default") as engine:
-            pictures = engine.generate(["a fox"], size=(96, 96), seed=1)
-
-    Closing it cancels whatever still runs; requests end with the event "failed" and `Cancelled`.
+    with Engine.load("default") as engine:
+        pictures = engine.generate(["a fox"], size=(96, 96), seed=1)
     """
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """max_waiting: most requests at a time, running ones included; one more raises
-        Overloaded. policies: those that requests may name. tenants: that they may be of; None for
-        any. store_bytes: budget of what gates and tiles keep.
-        """
-
-        scheduler: Scheduler.Config = field(default_factory=Scheduler.Config)
-        max_waiting: int = 512
-        policies: Mapping[str, PolicyClass] = field(default_factory=lambda: POLICIES)
-        tenants: Sequence[str] | None = None
-        store_bytes: int = STORE_BYTES
-
     def __init__(
-        self, pipeline: Pipeline, config: Config | None = None, *, observe: Observer | None = None
+        self,
+        pipeline: Pipeline,
+        config: Front.Config | None = None,
+        *,
+        observe: Observer | None = None,
+        journal: Callable[[Entry], None] | None = None,
+        executor: StoringExecutor | None = None,
     ) -> None:
-        self.config = config or self.Config()
-        scheduler = self.config.scheduler.build()
-        super().__init__(
-            pipeline,
-            tariff=scheduler.tariff,
-            policies=self.config.policies,
-            tenants=self.config.tenants,
-        )
-        self._executor = InlineExecutor(pipeline, store_bytes=self.config.store_bytes)
-        self._loop = StepLoop(self._executor, scheduler, observe)
+        """observe: gets every plan and its result. journal: what others need to go on with
+        requests, entry by entry. Both in the engine's thread. executor: of the pipeline; None for
+        one in this process.
+        """
+        config = config or self.Config()
+        scheduler = config.scheduler.build()
+        super().__init__(pipeline, config, scheduler.tariff)
+        self._executor = executor or InlineExecutor(pipeline, store_bytes=config.store_bytes)
+        told = None if journal is None else Journal(journal, time.monotonic)
+        self._loop = StepLoop(self._executor, scheduler, observe, journal=told)
         self._wake = threading.Condition()
         self._inbox: deque[Submission] = deque()
         self._cancelled: set[str] = set()
@@ -104,7 +92,7 @@ class Engine(Intake):
     def load(
         cls,
         model: str | os.PathLike[str] = "default",
-        config: Config | None = None,
+        config: Front.Config | None = None,
         *,
         dtype: str = "float32",
         device: str = "auto",
@@ -131,41 +119,41 @@ class Engine(Intake):
 
         return RemoteEngine(url, api_key=api_key, timeout=timeout, retries=retries)
 
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def close(self, timeout: float | None = None) -> None:
-        """Cancel all requests and end the thread when its current step ends. May be repeated.
-
-        timeout: seconds after which to return all the same; the thread then ends by itself.
-        """
         with self._wake:
             self._closing = True
             self._wake.notify()
         self._thread.join(timeout)
 
     def check(self) -> None:
-        """Raise Unavailable if the engine was closed, or stopped by an error."""
         if self._closing or self._broken:
             raise Unavailable(f"the engine is closed{f': {self._broken}' if self._broken else ''}")
 
     def submit(
-        self, request: Request, listener: Listener, *, latents: Sequence[Tensor] | None = None
+        self,
+        request: Request,
+        listener: Listener,
+        *,
+        latents: Sequence[Tensor] | None = None,
+        age: float = 0.0,
+        resumed: Mapping[int, Resumption | None] | None = None,
     ) -> None:
-        """Queue a request. `listener` is called in the engine's thread with each of its events; it
-        must be quick and not raise. The first one is "admitted", or "failed" with Overloaded where
-        a deadline cannot be kept. Raises Overloaded, Unavailable, or InvalidInput for latents that
-        do not fit.
+        """See `Front`. age: seconds since it came, elsewhere. resumed: of one that was admitted
+        elsewhere, see `StepLoop.submit`.
         """
         if latents is not None:
             self._check_latents(request, latents)
         # Here and not in the engine's thread, which whatever a user's class raises would stop.
         policies, trip = self.policies_of(request), self.trip_of(request)
         submission = Submission(
-            request, policies, trip, self.rows_of(request), latents, listener, self._loop.clock()
+            request,
+            policies,
+            trip,
+            self.rows_of(request),
+            latents,
+            listener,
+            self._loop.clock() - age,
+            resumed,
         )
         with self._wake:
             self.check()
@@ -180,24 +168,15 @@ class Engine(Intake):
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
-        """Stop a request when the current step ends; it gets the event "failed" with Cancelled.
-        Unknown ids pass.
-        """
         with self._wake:
             if request_id in self._listeners:
                 self._cancelled.add(request_id)
                 self._wake.notify()
 
     def standing(self) -> Standing:
-        """How it stands: what waits, and what became of the pictures of the last minute. Waits for
-        the current step. Raises Unavailable.
-        """
         return self._asked(lambda: self._loop.standing())
 
     def estimates(self, request: Request) -> list[Estimate]:
-        """What a request would get that came now, with each of its levels as its floor, the most
-        exact first. Waits for the current step. Raises Unavailable.
-        """
         policies, trip, rows = (
             self.policies_of(request),
             self.trip_of(request),
@@ -209,99 +188,21 @@ class Engine(Intake):
 
     @property
     def num_waiting(self) -> int:
-        """Requests that have not ended."""
         return len(self._listeners)
 
     @property
     def num_running(self) -> int:
-        """Those of them of which a picture has been begun."""
         return len(self._running)
 
     @property
     def store_figures(self) -> Figures:
-        """Of what gates and tiles keep, after the last step."""
         return self._executor.store_figures
 
     def num_before(self, request_id: str) -> int | None:
-        """Requests that came before it and have not ended; None once it runs, or has ended."""
         with self._wake:
             if request_id in self._running or request_id not in self._listeners:
                 return None
             return list(self._listeners).index(request_id)
-
-    def stream(
-        self, prompt: str, *, latents: Sequence[Tensor] | None = None, **options: object
-    ) -> Stream:
-        """Events of one request up to "done". Options are those of `request`. Raises what the
-        request failed of; leaving the loop early cancels it.
-        """
-        return Stream(self, self.request(prompt, **options), latents)  # type: ignore[arg-type]
-
-    @overload
-    def generate(
-        self,
-        prompts: str | Sequence[str],
-        *,
-        frames: None = None,
-        latents: Sequence[Tensor] | None = None,
-        **options: object,
-    ) -> list[Image.Image]: ...
-
-    @overload
-    def generate(
-        self,
-        prompts: str | Sequence[str],
-        *,
-        frames: int,
-        latents: Sequence[Tensor] | None = None,
-        **options: object,
-    ) -> list[Image.Image] | list[Clip]: ...
-
-    def generate(
-        self,
-        prompts: str | Sequence[str],
-        *,
-        frames: int | None = None,
-        latents: Sequence[Tensor] | None = None,
-        **options: object,
-    ) -> list[Image.Image] | list[Clip]:
-        """Pictures of all prompts, in order; `num_images` of each. Prompt i uses the same seed as
-        prompt 0.
-
-        frames: of clips, where it is more than 1; None is the model's default, so that a model of
-        clips gives clips. latents: one per picture, instead of the noise of the seed: [C, H, W]
-        each, or as the class of the model has clips. Options are those of `request`. Raises
-        InvalidInput, or what the first failed request failed of; the others are then cancelled.
-        """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            return []
-        first = self.request(prompts[0], frames=frames, **options)  # type: ignore[arg-type]
-        requests = [
-            replace(
-                first, id=uuid.uuid4().hex, prompt=self._checked_prompt(f"prompts[{i}]", prompt)
-            )
-            for i, prompt in enumerate(prompts)
-        ]
-        count = first.num_images
-        if latents is not None and len(latents) != count * len(requests):
-            raise InvalidInput("latents", len(latents), f"{count * len(requests)}, one per picture")
-        parts = [
-            None if latents is None else latents[i * count : (i + 1) * count]
-            for i in range(len(requests))
-        ]
-        streams = [
-            Stream(self, request, part) for request, part in zip(requests, parts, strict=True)
-        ]
-        pictures: list[Any] = []
-        try:
-            for stream in streams:
-                by_index = {e.index: e.picture for e in stream if e.kind == "picture"}
-                pictures += [shown(by_index[i], first.fps) for i in range(count)]  # type: ignore[arg-type]
-        finally:
-            for stream in streams:
-                stream.close()
-        return pictures
 
     def _work(self) -> None:
         """The engine's thread: take what came in, run one step, tell the news."""
@@ -368,6 +269,7 @@ class Engine(Intake):
                     decode_shares=self.pipeline.decode_shares(s.request.frames),
                     latents=s.latents,
                     arrived=s.arrived,
+                    resumed=s.resumed,
                 )
             except (ExecutionFailed, Overloaded) as error:
                 self._tell(Event(s.request.id, "failed", error=error))

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
+from collections import ChainMap, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from musiva.core.errors import ExecutionFailed, InvalidInput, MusivaError, NonFinite
+from musiva.comm import Group, Lone
+from musiva.core.errors import ExecutionFailed, InvalidInput, MusivaError, NonFinite, RankLost
 from musiva.core.pack import Grid, Pack, coarser
 from musiva.core.types import (
     Action,
@@ -39,17 +39,17 @@ from musiva.engine.measured import Computed, Measurements
 from musiva.engine.paged import PagedRun
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.preview import LatentPreview
+from musiva.engine.ranks import Ranks
 from musiva.engine.runner import forward
-from musiva.models import Inputs
+from musiva.engine.slot import Checkpoint, Slot, is_whole
+from musiva.models import Denoiser, Inputs
 from musiva.models.text import Words
-from musiva.policy import Anchors
+from musiva.parallel import Form
 from musiva.samplers import (
     Schedule,
-    build_schedule,
     initial_scale,
     predicted_clean,
     prediction_from_clean,
-    step,
 )
 from musiva.store import Figures, Store
 
@@ -60,57 +60,44 @@ REMEMBERED_PACKS = 32
 STORE_BYTES = 256 << 20
 
 
-@dataclass(slots=True)
-class Slot:
-    """What the device keeps of one sample, in float32: its latent as tokens, the solver's history,
-    and what forecasts start from: its last data predictions, and how far its unconditional branch
-    was away from its conditional one; where only some tiles of these were computed, the place at
-    which each token was last (`mosaic.join`). decoded: what the parts of decoding that are done
-    have made of the latent.
-    """
-
-    latent_LC: Tensor
-    grid: Grid
-    memory: tuple[Tensor, ...] = ()
-    anchors: Anchors = field(default_factory=Anchors)
-    away: Anchors = field(default_factory=Anchors)
-    since_L1: Tensor | None = None
-    away_since_L1: Tensor | None = None
-    decoded: object = None
-
-    def advance(self, schedule: Schedule, evaluation: int, prediction_LC: Tensor) -> None:
-        """Take one evaluation of the solver."""
-        self.latent_LC, self.memory = step(
-            schedule, evaluation, self.latent_LC, prediction_LC, self.memory
-        )
-
-
 class InlineExecutor:
     """Runs plans in this process on one device. Owns the slots that plans name by sample and
     prompt, and the store of what gates hold and of what tiles that are not computed are needed for,
     of `store_bytes`, which are taken when something is first kept.
 
     execute() never raises for what one item did: its outcome carries the error and the others go
-    on. store_figures: of the store after the last step; any thread may read it.
+    on. It raises RankLost where a rank of its group is lost. store_figures: of the store after the
+    last step; any thread may read it.
     """
 
-    def __init__(self, pipeline: Pipeline, *, store_bytes: int = STORE_BYTES) -> None:
-        """Raises InvalidInput for store_bytes below 1."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        store_bytes: int = STORE_BYTES,
+        group: Group | None = None,
+        form: Form = "ulysses",
+    ) -> None:
+        """group: of ranks that run the same plans, each with an executor of its own; form: how they
+        share them. Raises InvalidInput for store_bytes below 1.
+        """
         if store_bytes < 1:
             raise InvalidInput("store_bytes", store_bytes, "a whole number of at least 1")
         self.pipeline = pipeline
         self.store = Store.Config(budget_bytes=store_bytes, device=pipeline.device).build()
         # Where no sample of a pack has tiles it is a plain run.
         self.run = PagedRun(self.store, pipeline.linears)
-        self.gates = Gates(pipeline.denoiser, self.run, self.store)
+        self.ranks = Ranks(pipeline.denoiser, self.run, group or Lone(), form)
+        self.gates = Gates(pipeline.denoiser, self.ranks.run, self.store, self.ranks.group)
         self.store_figures: Figures = self.store.figures()
         self._slots: dict[str, Slot] = {}
+        self._checkpoints: dict[str, Checkpoint] = {}
         self._texts: dict[Prompt, Words] = {}
         self._packs: OrderedDict[object, Pack] = OrderedDict()
         self._latent_preview: LatentPreview | None = None
         self._kriging = pipeline.kriging
         self._gaps = Gaps(self._kriging)
-        self._schedule: Callable[[Path], Schedule] = lru_cache(maxsize=256)(self._build_schedule)
+        self._schedule: Callable[[Path], Schedule] = lru_cache(maxsize=256)(pipeline.schedule)
 
     @property
     def num_slots(self) -> int:
@@ -120,9 +107,18 @@ class InlineExecutor:
         """Give a sample its starting latent, at the noise level of its first evaluation, and let
         go of what one of its id had.
         """
-        self._free(sample)
+        self._drop(sample)
         tokens_LC, grid = self.pipeline.tokens(latent.to(self.pipeline.device, torch.float32))
         self._slots[sample] = Slot(tokens_LC, grid)
+
+    def checkpoint(self, sample: str) -> Checkpoint | None:
+        """The latest of a sample, which shares its tensors; None before there is one."""
+        return self._checkpoints.get(sample)
+
+    def restore(self, sample: str, checkpoint: Checkpoint) -> None:
+        """Let a sample go on from there, and let go of what one of its id had."""
+        self._drop(sample)
+        self._slots[sample] = checkpoint.to(self.pipeline.device).slot
 
     def latent(self, sample: str) -> Tensor:
         """float32: the latent of a sample as it stands, as `Pipeline.latent_shape` has it."""
@@ -137,9 +133,7 @@ class InlineExecutor:
         found, slot = [], self._slots.get(item.sample)
         for end in range(1, len(item.actions) + (not item.computes)):
             assert slot is not None, "a sample computes first"
-            # Anchors of its own: what is worked out in them here, and when, must leave no trace.
-            own = slot.anchors.newest(len(slot.anchors.values))
-            self._slots[item.sample] = replace(slot, anchors=own)
+            self._slots[item.sample] = slot.copy()
             self._forecast(replace(item, actions=item.actions[:end], preview=False))
             found.append(self.latent(item.sample))
             self._slots[item.sample] = slot
@@ -149,8 +143,7 @@ class InlineExecutor:
     def execute(self, plan: StepPlan) -> StepResult:
         start, rows = time.perf_counter(), 0
         for sample in plan.release:
-            self._slots.pop(sample, None)
-            self._free(sample)
+            self._drop(sample)
         for prompt in plan.drop_texts:
             self._texts.pop(prompt, None)
         try:
@@ -164,7 +157,13 @@ class InlineExecutor:
                 )
             else:
                 outcomes = [self._decode(i) for i in plan.items if isinstance(i, DecodeItem)]
+        except RankLost:
+            # Nobody of the group can go on; what it had goes on elsewhere.
+            raise
         except Exception as error:
+            if self.ranks.group.size > 1 and plan.kind is Kind.DENOISE:
+                # The others may be somewhere else in it.
+                raise RankLost(f"a rank failed: {error}") from error
             # The boundary of a step: all of its requests fail, the engine lives on.
             log.exception("step %d (%s) failed: %s", plan.number, plan.kind, plan.items)
             reason = (
@@ -180,12 +179,18 @@ class InlineExecutor:
         """Raise AssertionError if a slot or a page belongs to no live sample, or the store is
         broken.
         """
-        leaked = set(self._slots) - set(live)
+        leaked = (set(self._slots) | set(self._checkpoints)) - set(live)
         assert not leaked, f"slots of samples that ended: {sorted(leaked)}"
         self.store.check_integrity()
         allowed = {owner for sample in live for owner in _pages_of(sample)}
         lost = [owner for owner in self.store.owners if owner not in allowed]
         assert not lost, f"pages of samples that ended: {lost}"
+
+    def _drop(self, sample: str) -> None:
+        """Let go of all that there is of a sample."""
+        self._slots.pop(sample, None)
+        self._checkpoints.pop(sample, None)
+        self._free(sample)
 
     def _free(self, sample: str) -> None:
         """Let go of all pages of a sample."""
@@ -202,6 +207,7 @@ class InlineExecutor:
         for item in items:
             if item.fresh and item.evaluation == 0 and item.sample not in self._slots:
                 self._start(item)
+        before = {item.sample: self._slots[item.sample].copy() for item in items}
         clean = {item.sample: self._forecast(item) for item in items}
         computed, rows = [item for item in items if item.computes], 0
         told = Measurements(self._kriging)
@@ -219,7 +225,11 @@ class InlineExecutor:
             told.add(item.sample, "finite", self._slots[item.sample].latent_LC.isfinite().all())
         measured = told.read()
         previews = self._preview(
-            {i.sample: x for i in items if i.preview and (x := clean[i.sample]) is not None}
+            {
+                i.sample: x
+                for i in items
+                if i.preview and not self.ranks.group.rank and (x := clean[i.sample]) is not None
+            }
         )
         outcomes = []
         for item in items:
@@ -232,6 +242,9 @@ class InlineExecutor:
                 self._free(item.sample)
                 outcomes.append(Outcome(error=error))
                 continue
+            if passage is not None and is_whole(passage.action):
+                checkpoint = Checkpoint(item.evaluation, before[item.sample])
+                self._checkpoints[item.sample] = checkpoint
             found |= passage.measured if passage else {}
             shown = previews.get(item.sample, Outcome())
             outcomes.append(replace(shown, measured=found, action=action))
@@ -241,18 +254,22 @@ class InlineExecutor:
         """One evaluation of the model for items that compute, by sample, and the rows that went
         through all of it. Those of which it refuses a branch run apart.
         """
-        refused = self.pipeline.denoiser.refused(self._pack(items))
-        if not refused:
-            return self._forward(items)
-        others, apart = divided(items, refused)
-        passages, rows = self._forward(others) if others else ({}, 0)
-        found, more = self._forward_apart(apart)
-        return {**passages, **found}, rows + more
+        model, found = self.pipeline.denoiser, []
+        others, apart = divided(items, model.refused(self._pack(items)))
+        if apart:
+            found.append(self._forward_whole(apart, model.apart))
+        if others:
+            others, small = divided(others, self.ranks.undivided(self._pack(others)))
+            found += [self._forward(others)] if others else []
+            found += [self._forward_whole(small, model)] if small else []
+        return dict(ChainMap(*(passages for passages, _ in found))), sum(rows for _, rows in found)
 
-    def _forward_apart(self, items: Sequence[DenoiseItem]) -> tuple[Mapping[str, Passage], int]:
-        """`_forward`, with all tokens and without gates, of items that the model refuses."""
+    def _forward_whole(
+        self, items: Sequence[DenoiseItem], model: Denoiser
+    ) -> tuple[Mapping[str, Passage], int]:
+        """`_forward`, with all tokens, without gates, and on every rank the same."""
         items = [in_full(item) for item in items]
-        pack, model = self._pack(items), self.pipeline.denoiser.apart
+        pack = self._pack(items)
         predictions = pack.split(forward(model, self._inputs(items, pack), pack, self.run))
         passages = passages_of(items)
         for one in passages:
@@ -263,21 +280,22 @@ class InlineExecutor:
         """One evaluation of the model for items that compute, by sample, and the rows that went
         through all of it.
         """
-        items = [mosaic.settled(item, self.run) for item in items]
-        complete, pack = self._pack(items), self._taken(items)
-        inputs = self._inputs(items, complete)
-        if pack is not complete:
-            inputs = replace(inputs, latent_TC=inputs.latent_TC[pack.image.source_T])
+        ranks, model = self.ranks, self.pipeline.denoiser
+        items = mosaic.settled(items, self._grids(items), self.run, ranks.group)
+        pack, gates = self._taken(items), any(map(has_gate, items))
+        part = ranks.part(pack)
+        inputs = ranks.taken(self._inputs(items, self._pack(items)), part)
         passages = passages_of(items)
         with mosaic.keeping(self.run, pack, items):
-            if any(map(has_gate, items)):
-                rows = self.gates.forward(passages, inputs, pack, self._taken)
+            if gates:
+                rows = self.gates.forward(passages, inputs, part, self._part)
             else:
-                rows = pack.image.num_rows
-                predictions = pack.split(forward(self.pipeline.denoiser, inputs, pack, self.run))
+                rows = part.image.num_rows
+                predictions = part.split(forward(model, inputs, part, ranks.run))
                 for passage in passages:
                     passage.predictions = predictions[passage.places.start : passage.places.stop]
-        return {passage.item.sample: passage for passage in passages}, rows
+            ranks.join(passages, part, pack, gates=gates)
+        return {passage.item.sample: passage for passage in passages}, rows * ranks.group.size
 
     def _forecast(self, item: DenoiseItem) -> Tensor | None:
         """Take the evaluations that the model skips; the last data prediction, if it is wanted."""
@@ -402,8 +420,14 @@ class InlineExecutor:
 
     def _taken(self, items: Sequence[DenoiseItem]) -> Pack:
         """The pack of the tokens that the model computes."""
-        grids = [self._slots[item.sample].grid for item in items]
-        return mosaic.take(self._pack(items), items, grids)
+        return mosaic.take(self._pack(items), items, self._grids(items))
+
+    def _grids(self, items: Sequence[DenoiseItem]) -> list[Grid]:
+        return [self._slots[item.sample].grid for item in items]
+
+    def _part(self, items: Sequence[DenoiseItem]) -> Pack:
+        """What of it this rank computes."""
+        return self.ranks.part(self._taken(items))
 
     def _pack(self, items: Sequence[DenoiseItem]) -> Pack:
         """The pack of all tokens."""
@@ -453,6 +477,11 @@ class InlineExecutor:
 
     def _decode(self, item: DecodeItem) -> Outcome:
         slot = self._slots[item.sample]
+        if self.ranks.group.rank:
+            # The first rank alone decodes.
+            if item.last is None:
+                self._drop(item.sample)
+            return Outcome()
         x = self.latent(item.sample) if slot.decoded is None else slot.decoded
         for part in self.pipeline.decode_parts(item.frames)[item.first : item.last]:
             x = part(x)
@@ -460,21 +489,10 @@ class InlineExecutor:
             slot.decoded = x
             return Outcome()
         assert isinstance(x, Tensor)
-        pixels = x
-        del self._slots[item.sample]
-        self._free(item.sample)
-        if not bool(pixels.isfinite().all()):
+        self._drop(item.sample)
+        if not bool(x.isfinite().all()):
             return Outcome(error=NonFinite("the decoded picture is not finite"))
-        levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().movedim(0, -1)
-        if item.frames == 1:
-            # A clip of one frame is a picture.
-            levels = levels.reshape(levels.shape[-3:])
-        return Outcome(picture=np.ascontiguousarray(levels.to(torch.uint8).cpu().numpy()))
-
-    def _build_schedule(self, path: Path) -> Schedule:
-        return build_schedule(
-            self.pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
-        )
+        return Outcome(picture=self.pipeline.picture(x, item.frames))
 
 
 def _pages_of(sample: str) -> list[Hashable]:

@@ -23,15 +23,20 @@ COPIES = 3
 
 
 class Footprint:
-    """What pictures of a model take, and what there is beside its weights."""
+    """What pictures of a model take, and what there is beside its weights.
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    workers: processes beside this one that have the model too, and share the machine's memory.
+    """
+
+    def __init__(self, pipeline: Pipeline, workers: int = 0) -> None:
         self.pipeline = pipeline
         total = device_bytes(pipeline.device)
         # Kernels keep their own copy of the denoiser's.
         kept = 2 * _bytes(pipeline.denoiser.parameters()) + _bytes(pipeline.vae.parameters())
         kept += pipeline.text.num_bytes
         self.free = None if total is None else total - kept
+        if self.free is not None and workers and pipeline.device.type == "cpu":
+            self.free = (self.free - workers * kept) // workers
         layers = [m for m in pipeline.denoiser.modules() if isinstance(m, nn.Linear)]
         widest = max((m.in_features + m.out_features for m in layers), default=0)
         size_of = next(pipeline.denoiser.parameters()).element_size()

@@ -26,6 +26,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from musiva.comm import Group
 from musiva.core.errors import InvalidInput, NonFinite
 from musiva.core.pack import Pack
 from musiva.core.run import Run, Streams
@@ -111,9 +112,10 @@ class Gates:
     the probe whose reference it is, or by the residual.
     """
 
-    def __init__(self, model: Denoiser, run: Run, store: Store) -> None:
+    def __init__(self, model: Denoiser, run: Run, store: Store, group: Group) -> None:
+        """group: the ranks that a pack is divided over, each with a part of every sample."""
         self.store = store
-        self._model, self._run = model, run
+        self._model, self._run, self._group = model, run, group
         self._modulated_site: str | None = None
 
     def forward(
@@ -158,29 +160,40 @@ class Gates:
 
     def _decide(self, passages: Sequence[Passage], probed: Mapping[str, Sequence[Tensor]]) -> None:
         """Measure what can be, in one transfer, and settle every item's action."""
-        asked, sums = [], []
+        sums: list[Tensor] = []
         for one in passages:
+            if not one.probes:
+                continue
             # Every owner is asked, so that hits and misses are counted alike.
-            if not one.probes or sum(map(self.store.missing, one.owners)):
+            missing = sum(map(self.store.missing, one.owners))
+            nothing = torch.zeros((), device=probed[one.probes[0]][0].device)
+            sums.append(nothing + missing)
+            for probe in one.probes:
+                sums += [nothing] * 2 if missing else self._change(one, probe, probed[probe])
+        values = iter(self._group.sum(torch.stack(sums)).tolist() if sums else [])
+        for one in passages:
+            # What one rank has not, no rank can use.
+            missing = next(values) if one.probes else 1.0
+            found = {probe: (next(values), next(values)) for probe in one.probes}
+            if missing:
                 one.action = replace(one.action, gate=None, held=None)
                 continue
-            for probe in one.probes:
-                asked.append((one, probe))
-                sums += self._change(one, probe, probed[probe])
-        values = torch.stack(sums).tolist() if sums else []
-        for (one, probe), change, scale in zip(asked, values[::2], values[1::2], strict=True):
-            if not (math.isfinite(change) and math.isfinite(scale)):
-                message = f"evaluation {one.item.last + 1}: the probe {probe} is not finite"
-                one.error = NonFinite(message)
-            elif scale:
-                one.measured[probe] = change / scale
-            else:
-                one.measured[probe] = math.inf if change else 0.0
-        for one in {id(one): one for one, _ in asked}.values():
+            for probe, (change, scale) in found.items():
+                self._enter(one, probe, change, scale)
             gate, held = one.action.gate, one.action.held
             if gate and not one.error and gate.rescaled(one.measured[gate.probe]) < gate.threshold:
                 held = GATES[gate.probe]
             one.action = replace(one.action, gate=None, held=held)
+
+    def _enter(self, one: Passage, probe: str, change: float, scale: float) -> None:
+        """What was measured of an item."""
+        if not (math.isfinite(change) and math.isfinite(scale)):
+            message = f"evaluation {one.item.last + 1}: the probe {probe} is not finite"
+            one.error = NonFinite(message)
+        elif scale:
+            one.measured[probe] = change / scale
+        else:
+            one.measured[probe] = math.inf if change else 0.0
 
     def _change(self, one: Passage, probe: str, now: Sequence[Tensor]) -> list[Tensor]:
         """Sums over all branches, in float32: of |now - reference|, and of |reference|."""

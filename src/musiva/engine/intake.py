@@ -27,7 +27,6 @@ from musiva.policy import (
     levels_between,
     marked_as,
 )
-from musiva.samplers import Schedule, build_schedule
 
 __all__ = ["LATENCIES", "Intake"]
 
@@ -126,7 +125,7 @@ class Intake:
             spacing=spacing,
             shift=self.pipeline.shift(size, frames) if shift is None else shift,
         )
-        last = self._schedule(path).num_evaluations - 1
+        last = self.pipeline.schedule(path).num_evaluations - 1
         low, high = _qualities(quality, min_quality, max_quality)
         request = Request(
             id=request_id or uuid.uuid4().hex,
@@ -153,9 +152,19 @@ class Intake:
         self._check_policies(request)
         return self._with_latency(request, latency)
 
+    @property
+    def reach(self) -> tuple[str, ...]:
+        """As of `Denoiser.reach`, of what makes the pictures."""
+        return self.pipeline.denoiser.reach
+
+    @property
+    def out_of_reach(self) -> str:
+        """Why `reach` is less than usual."""
+        return self.pipeline.denoiser.out_of_reach
+
     def num_evaluations(self, request: Request) -> int:
         """Model evaluations that each picture of a request takes."""
-        return self._schedule(request.path).num_evaluations
+        return self.pipeline.schedule(request.path).num_evaluations
 
     def rows_of(self, request: Request) -> int:
         """Packed rows of all branches of one picture of a request."""
@@ -180,7 +189,7 @@ class Intake:
         """The path of each picture of a request, for its policies."""
         calibration, policies = self.pipeline.calibration, self.policies_of(request)
         tile = Asks.of(policies[0]).tile
-        schedule = self._schedule(request.path)
+        schedule = self.pipeline.schedule(request.path)
         trip = Trip.along(schedule, guided=request.guided, calibration=calibration)
         return trip.tiled(self.pipeline.grid(request.size, request.frames), tile)
 
@@ -214,11 +223,6 @@ class Intake:
             "shift": path.shift,
             "policy": policy,
         }
-
-    def _schedule(self, path: Path) -> Schedule:
-        return build_schedule(
-            self.pipeline.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
-        )
 
     def _levels(self, low: int, high: int, policy: str | None, path: Path) -> tuple[Level, ...]:
         if low == 100:
@@ -270,14 +274,13 @@ class Intake:
         lacking = self._out_of_reach(policy)
         if lacking:
             possible = ", ".join(self.policies)
-            why = self.pipeline.denoiser.out_of_reach
-            allowed = f"{possible}: the model has no {' and no '.join(lacking)}, since {why}"
+            why = f"the model has no {' and no '.join(lacking)}, since {self.out_of_reach}"
+            allowed = f"{possible}: {why}"
             raise InvalidInput("policy", spec, allowed)
 
     def _out_of_reach(self, policy: Policy) -> list[str]:
         """What a policy asks for and the model has not."""
-        reach = self.pipeline.denoiser.reach
-        lacking = [name for name in ("tiles", "gates") if name not in reach]
+        lacking = [name for name in ("tiles", "gates") if name not in self.reach]
         if not lacking:
             return []
         asks = Asks.of(policy)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from torch import Tensor
 
 from musiva.core.errors import Overloaded
-from musiva.core.types import Event, Request, StepPlan, StepResult
-from musiva.engine.sample import SampleState, observe
+from musiva.core.types import DenoiseItem, EncodeItem, Event, Request, StepPlan, StepResult
+from musiva.engine.journal import Journal, Resumption
+from musiva.engine.sample import SampleState, observe, resume
 from musiva.engine.scheduler import Scheduler
 from musiva.engine.scheduler.prices import work_of
+from musiva.engine.slot import Checkpoint
 from musiva.engine.standing import Ended, Estimate, Ledger, Standing
 from musiva.engine.state import Arrival, EngineState, admit, cancel, update
 from musiva.policy import Policy, Trip
+from musiva.store import Figures
 
-__all__ = ["Executor", "Observer", "StepLoop"]
+__all__ = ["Executor", "Observer", "StepLoop", "StoringExecutor"]
 
 Observer = Callable[[StepPlan, StepResult], None]
 
@@ -36,16 +39,31 @@ class Executor(Protocol):
         """
         ...
 
+    def checkpoint(self, sample: str) -> Checkpoint | None:
+        """The latest of a sample; None where there is none."""
+        ...
+
+    def restore(self, sample: str, checkpoint: Checkpoint) -> None:
+        """Let a sample go on from there, as `put_latent` lets it begin."""
+        ...
+
     def check_integrity(self, live: Sequence[str]) -> None:
         """Raise AssertionError if anything is kept for a sample that is not live."""
         ...
+
+
+class StoringExecutor(Executor, Protocol):
+    """One with a store. store_figures: of it after the last step; any thread may read it."""
+
+    @property
+    def store_figures(self) -> Figures: ...
 
 
 class StepLoop:
     """Owns the request record. Not thread-safe: `Engine` gives it a thread.
 
     observe is called with every plan and its result; the plans alone replay a run. clock: seconds,
-    of any origin.
+    of any origin. journal: is told of samples when steps have advanced them.
     """
 
     def __init__(
@@ -54,6 +72,7 @@ class StepLoop:
         scheduler: Scheduler,
         observe: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
+        journal: Journal | None = None,
     ) -> None:
         self.executor = executor
         self.scheduler = scheduler
@@ -61,6 +80,7 @@ class StepLoop:
         self.state = EngineState()
         self.ledger = Ledger(clock())
         self._observe = observe
+        self._journal = journal
 
     def submit(
         self,
@@ -72,12 +92,14 @@ class StepLoop:
         decode_shares: Sequence[float] = (1.0,),
         latents: Sequence[Tensor] | None = None,
         arrived: float | None = None,
+        resumed: Mapping[int, Resumption | None] | None = None,
     ) -> Event:
         """Admit all pictures of a request, and tell when they should be done. policies: one for
         each of its levels. rows: packed rows of one picture. decode_shares: of the work of decoding
         it, that of each part that may be a step of its own. latents: one for each, where the
         pictures start instead of from the noise of their seeds. arrived: by the clock, if that was
-        before now.
+        before now. resumed: of a request that was admitted elsewhere, and so is not refused, the
+        pictures that are not done, and where each goes on; None at its beginning.
 
         Raises ExecutionFailed when a policy does not begin, and Overloaded for a request that could
         not be on time, or would make another one late.
@@ -85,10 +107,12 @@ class StepLoop:
         state, scheduler, now = self.state, self.scheduler, self.clock()
         since = now if arrived is None else arrived
         samples = self._begun(request, policies, trip, rows, since, fresh=latents is None)
+        if resumed is not None:
+            samples = [sample for sample in samples if sample.index in resumed]
         for sample in samples:
             sample.decode_shares = decode_shares
         verdict = scheduler.verdict(state, samples, now)
-        if verdict.refusal is not None:
+        if verdict.refusal is not None and resumed is None:
             self.ledger.ended.append(Ended(now, good=False, refused=True))
             raise Overloaded(
                 verdict.refusal,
@@ -101,12 +125,8 @@ class StepLoop:
         state.arrivals.append(Arrival(since, request.tenant, work))
         if request.deadline is None:
             state.last_due[request.tenant] = samples[-1].due
-        if latents is not None:
-            for sample, latent in zip(samples, latents, strict=True):
-                self.executor.put_latent(sample.id, latent)
-            # What samples of these ids had that ended just now is gone with it.
-            new = {sample.id for sample in samples}
-            state.released = [name for name in state.released if name not in new]
+        for sample in samples:
+            self._place(sample, latents, (resumed or {}).get(sample.index))
         return Event(request.id, "admitted", finish=verdict.finish)
 
     def estimates(
@@ -173,11 +193,44 @@ class StepLoop:
         if self._observe is not None:
             self._observe(plan, result)
         events = update(self.state, plan, result, self.clock())
+        if self._journal is not None:
+            self._tell(self._journal, plan)
         for event in events:
             if event.report is not None:
                 good = event.report.deadline_met is not False
                 self.ledger.ended.append(Ended(self.clock(), good, quality=event.report.used))
         return events
+
+    def _tell(self, journal: Journal, plan: StepPlan) -> None:
+        """Of the samples that a step has advanced."""
+        for name in plan.release:
+            journal.forget(name)
+        for item in plan.items:
+            if isinstance(item, EncodeItem):
+                continue
+            sample = self.state.samples.get(item.sample)
+            if sample is None:
+                journal.forget(item.sample)
+            elif isinstance(item, DenoiseItem):
+                journal.enter(sample, self.executor)
+
+    def _place(
+        self, sample: SampleState, latents: Sequence[Tensor] | None, resumed: Resumption | None
+    ) -> None:
+        """Give a sample what it starts from, where that is not the noise of its seed."""
+        checkpoint = None if resumed is None else resumed.checkpoint
+        if checkpoint is not None:
+            self.executor.restore(sample.id, checkpoint)
+        elif latents is not None:
+            self.executor.put_latent(sample.id, latents[sample.index])
+        if resumed is not None and (
+            error := resume(sample, resumed.record, checkpoint.evaluation if checkpoint else 0)
+        ):
+            cancel(self.state, sample.request.id)
+            raise error
+        if checkpoint is not None or latents is not None:
+            # What a sample of this id had that ended just now is gone with it.
+            self.state.released = [name for name in self.state.released if name != sample.id]
 
     def _begun(
         self,

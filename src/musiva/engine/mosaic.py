@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from musiva.comm import Group
 from musiva.core.pack import Grid, Pack
 from musiva.core.tiling import tile_tokens
 from musiva.core.types import DenoiseItem
@@ -55,13 +56,35 @@ def owners_of(item: DenoiseItem) -> list[Hashable]:
     ]
 
 
-def settled(item: DenoiseItem, run: PagedRun) -> DenoiseItem:
-    """The item as it can be done: with all tiles where pages of the absent ones are missing."""
-    action = item.actions[-1]
+def settled(
+    items: Sequence[DenoiseItem], grids: Sequence[Grid], run: PagedRun, group: Group
+) -> list[DenoiseItem]:
+    """Items as they can be done: with all tiles where pages of the absent ones are missing, on
+    whatever rank, or where the tokens are too few for all ranks. grids: one for each item.
+    """
     # Every owner is asked, so that hits and misses are counted alike.
-    if action.tiles is None or not sum(not run.can_take(owner) for owner in owners_of(item)):
-        return item
-    return replace(item, actions=(*item.actions[:-1], replace(action, tiles=None)))
+    missing = [
+        _lacking(item, grid, run, group) if _has_tiles(item) else 0
+        for item, grid in zip(items, grids, strict=True)
+    ]
+    if group.size > 1 and any(map(_has_tiles, items)):
+        missing = group.sum(torch.tensor(missing)).tolist()
+    return [_in_full(item) if lost else item for item, lost in zip(items, missing, strict=True)]
+
+
+def _lacking(item: DenoiseItem, grid: Grid, run: PagedRun, group: Group) -> int:
+    """Owners of which something is missing, and whether some rank would have nothing."""
+    tokens_A = tokens_of(item, grid)
+    few = tokens_A is not None and len(tokens_A) < group.size
+    return few + sum(not run.can_take(owner, grid) for owner in owners_of(item))
+
+
+def _has_tiles(item: DenoiseItem) -> bool:
+    return item.actions[-1].tiles is not None
+
+
+def _in_full(item: DenoiseItem) -> DenoiseItem:
+    return replace(item, actions=(*item.actions[:-1], replace(item.actions[-1], tiles=None)))
 
 
 def tokens_of(item: DenoiseItem, grid: Grid) -> Tensor | None:

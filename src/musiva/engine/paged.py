@@ -66,11 +66,16 @@ class PagedRun(PlainRun):
         self._versions: dict[Hashable, int] = {}
         self._held: dict[Hashable, Held] = {}
 
-    def can_take(self, owner: Hashable) -> bool:
-        """Whether some rows of it are enough: its pages are there, and all written. Counted by the
-        store as a hit or a miss.
+    def can_take(self, owner: Hashable, grid: Grid) -> bool:
+        """Whether some rows of it are enough: its pages are there, and all written, or a sample of
+        its grid needs none here. Counted by the store as a hit or a miss.
         """
-        return not self.store.missing(owner)
+        return self._needs_nothing(grid) or not self.store.missing(owner)
+
+    def _needs_nothing(self, grid: Grid) -> bool:
+        """As on a rank that has no heads."""
+        needs = self._needs.get(grid)
+        return needs is not None and not needs[0]
 
     @contextmanager
     def begin(
@@ -153,7 +158,7 @@ class PagedRun(PlainRun):
                 continue
             if s.owner is None or s.owner not in versions:
                 raise ValueError(f"rows were taken of {s}: it needs an owner and a version")
-            if s.owner not in self.store:
+            if s.owner not in self.store and not self._needs_nothing(s.grid):
                 raise RuntimeError(
                     f"rows of {s.owner!r} were taken, but it has no pages for the others: "
                     "a forward of all of its rows comes first"
@@ -162,6 +167,8 @@ class PagedRun(PlainRun):
     def _admit(self, s: Segment, version: int) -> None:
         """See to it that the rows of a segment will be kept, if there is room for them."""
         needs = self._needs.get(s.grid)
+        if self._needs_nothing(s.grid):
+            return
         if needs is None and s.owner not in self.store:
             self._held[s.owner] = Held(s.grid, version)
         elif needs is None or self._reserve(s.owner, *needs):
@@ -175,7 +182,9 @@ class PagedRun(PlainRun):
 
     def _keep_held(self, owner: Hashable, held: Held) -> None:
         if not held.features:
-            return  # no site of the model mixes tokens
+            # No site of the model mixes tokens here.
+            self._needs[held.grid] = {}, 0.0
+            return
         needs = {
             site: Need(x_LF.shape[0], tuple(x_LF.shape[1:]), x_LF.dtype)
             for site, x_LF in held.features.items()

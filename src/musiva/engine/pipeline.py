@@ -13,18 +13,20 @@ from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from musiva.core.errors import BadCheckpoint, InvalidInput
 from musiva.core.pack import Grid, patchify, unpatchify
+from musiva.core.types import Path
 from musiva.engine.clips import Clips
 from musiva.models import Denoiser, read_config
 from musiva.models.text import Prompts, Words
 from musiva.models.vae import Autoencoder
 from musiva.ops.linear import Linears
 from musiva.policy import Calibration, Kriging
-from musiva.samplers import NoiseModel, Rule, guide
+from musiva.samplers import NoiseModel, Rule, Schedule, build_schedule, guide
 
 __all__ = ["Defaults", "Pipeline"]
 
@@ -156,6 +158,12 @@ class Pipeline:
         """Of the times of a picture of that size, where the model has one for each."""
         return self.noise.shift_of(self.num_tokens(size, frames))
 
+    def schedule(self, path: Path) -> Schedule:
+        """Of what takes that path. Raises InvalidInput."""
+        return build_schedule(
+            self.noise, path.sampler, path.steps, spacing=path.spacing, shift=path.shift
+        )
+
     def conditions(
         self,
         words: Sequence[Words],
@@ -199,6 +207,16 @@ class Pipeline:
         for part in self.decode_parts(frames):
             x = part(x)
         return x
+
+    @staticmethod
+    def picture(pixels: Tensor, frames: int = 1) -> np.ndarray:
+        """What `decode` gives -> [H, W, 3] uint8, or [F, H, W, 3]; a clip of one frame is a
+        picture.
+        """
+        levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().movedim(0, -1)
+        if frames == 1:
+            levels = levels.reshape(levels.shape[-3:])
+        return np.ascontiguousarray(levels.to(torch.uint8).cpu().numpy())
 
     def decode_parts(self, frames: int = 1) -> Sequence[Callable[[Any], Any]]:
         """What `decode` does, one after the other."""

@@ -16,7 +16,7 @@ from musiva.core.types import Action, Kind, Prompt, Report, Request, TileValues
 from musiva.engine.actions import checked
 from musiva.policy import Asks, Policy, TilePolicy, Trip
 
-__all__ = ["SampleState", "Stage", "choose", "num_words", "observe"]
+__all__ = ["Record", "SampleState", "Stage", "choose", "num_words", "observe", "resume"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,19 @@ class Foresees(Protocol):
     def left(self, trip: Trip, memory: object) -> float: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a sample takes along where it goes on elsewhere. actions: what was done. The others are
+    those of `SampleState`, behind them.
+    """
+
+    actions: tuple[Action, ...]
+    memory: object
+    level: int
+    coarsest: int
+    spent: Mapping[Kind, float]
+
+
 @dataclass(slots=True)
 class SampleState:
     """rows: packed rows of all its branches, padding included. policies: one for each level of its
@@ -43,7 +56,8 @@ class SampleState:
     it wants done at `level`, up to the next evaluation that computes. actions: its journal, one per
     evaluation, as it was done. spent: seconds of the steps that it took part in. decode_shares: of
     the work of decoding, that of each part that it may be cut into; decoded: parts that are done.
-    prompts: one for each branch, the conditional one first; words: of all.
+    prompts: one for each branch, the conditional one first; words: of all. given: what was done
+    elsewhere, which is done again as it was.
     """
 
     id: str
@@ -67,6 +81,7 @@ class SampleState:
     decode_shares: Sequence[float] = (1.0,)
     decoded: int = 0
     spent: dict[Kind, float] = field(default_factory=dict)
+    given: tuple[Action, ...] = ()
     prompts: tuple[Prompt, ...] = field(init=False)
     words: int = field(init=False)
 
@@ -93,6 +108,11 @@ class SampleState:
     def evaluation(self) -> int:
         """The one that comes next."""
         return len(self.actions)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether what comes next is done again, and nobody decides."""
+        return self.evaluation < len(self.given)
 
     @property
     def num_computed(self) -> int:
@@ -132,6 +152,10 @@ class SampleState:
             return rows // branches + (branches - 1) * quarter
         return rows // branches if action.borrow else rows
 
+    def record(self) -> Record:
+        """As of now."""
+        return Record(tuple(self.actions), self.memory, self.level, self.coarsest, dict(self.spent))
+
     def report(self, now: float) -> Report:
         """Of its picture, which is there now."""
         spent, deadline = self.spent, self.deadline
@@ -168,6 +192,8 @@ def choose(sample: SampleState, level: int) -> tuple[Action, ...]:
     """What a sample wants done next at a level: the evaluations up to one that computes. Raises
     whatever its policy does, which is anybody's code, and InvalidInput for what cannot be done.
     """
+    if sample.is_bound:
+        return _given(sample)
     policy, trip, actions = sample.policies[level], sample.trip, []
     for evaluation in range(sample.evaluation, trip.num_evaluations):
         wanted = policy.act(trip, sample.memory, evaluation)
@@ -190,15 +216,45 @@ def observe(
             sample.asks = _asks(sample)
             sample.memory = sample.policy.begin(sample.trip)
             sample.outlooks = tuple(_outlook(sample, policy) for policy in sample.policies)
-        elif (done := sample.actions[-1]).compute:
+        elif sample.evaluation > len(sample.given) and (done := sample.actions[-1]).compute:
             sample.memory = _observed(sample, done, measured)
+    except (Exception, SystemExit) as error:
+        return _failed(sample, error)
+    return _decided(sample)
+
+
+def resume(sample: SampleState, record: Record, evaluation: int) -> ExecutionFailed | None:
+    """Let a sample that has begun go on from `evaluation`, before which all of the record is there,
+    and the rest is done again. What its policy raises ends the request, as in `observe`.
+    """
+    sample.given, sample.actions = record.actions, list(record.actions[:evaluation])
+    sample.memory, sample.level, sample.coarsest = record.memory, record.level, record.coarsest
+    sample.spent = dict(record.spent)
+    sample.fresh = sample.fresh and not evaluation
+    return _decided(sample)
+
+
+def _decided(sample: SampleState) -> ExecutionFailed | None:
+    """Ask its policy what comes next."""
+    try:
         sample.next = choose(sample, sample.level)
         sample.left = tuple(map(_left(sample), sample.policies, sample.outlooks))
     except (Exception, SystemExit) as error:
-        log.exception("sample %s: its policy failed at %d", sample.id, sample.evaluation)
-        name = type(sample.policy).__name__
-        return ExecutionFailed(f"policy {name} failed at evaluation {sample.evaluation}: {error}")
+        return _failed(sample, error)
     return None
+
+
+def _failed(sample: SampleState, error: BaseException) -> ExecutionFailed:
+    log.error("sample %s: its policy failed at %d", sample.id, sample.evaluation, exc_info=error)
+    name = type(sample.policy).__name__
+    return ExecutionFailed(f"policy {name} failed at evaluation {sample.evaluation}: {error}")
+
+
+def _given(sample: SampleState) -> tuple[Action, ...]:
+    """What was done next elsewhere, in the same steps."""
+    later = sample.given[sample.evaluation :]
+    count = next((i for i, action in enumerate(later, 1) if action.compute), len(later))
+    return later[:count]
 
 
 def _asks(sample: SampleState) -> Asks:

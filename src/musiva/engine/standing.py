@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Ended", "Estimate", "Ledger", "Standing"]
+__all__ = ["Ended", "Estimate", "Ledger", "Standing", "WorkerStanding"]
 
 REMEMBERED = 1024
 WINDOW_SECONDS = 60.0
@@ -53,6 +53,25 @@ class Estimate:
     finish: float
     work: float
     refusal: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStanding:
+    """phase: starting, ready, draining or gone. pid: of its process; None where it has none. life:
+    which of the workers that had its place, from 1. requests: that it has; waiting: those of them
+    that have not begun. seconds: of work, about, if all went on as dense runs. steps: that it has
+    made. store_bytes: of the pages in its store.
+    """
+
+    number: int
+    phase: str
+    pid: int | None
+    life: int
+    requests: int
+    waiting: int
+    seconds: float
+    steps: int
+    store_bytes: int
 
 
 @dataclass(slots=True)

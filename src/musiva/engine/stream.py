@@ -11,7 +11,7 @@ from torch import Tensor
 from musiva.core.types import Event, Request
 
 if TYPE_CHECKING:
-    from musiva.engine.engine import Engine
+    from musiva.engine.front import Front
 
 __all__ = ["Stream"]
 
@@ -21,7 +21,7 @@ class Stream:
     cancels it.
     """
 
-    def __init__(self, engine: Engine, request: Request, latents: Sequence[Tensor] | None) -> None:
+    def __init__(self, engine: Front, request: Request, latents: Sequence[Tensor] | None) -> None:
         self._engine, self._request = engine, request
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ended = False

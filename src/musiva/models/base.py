@@ -42,7 +42,7 @@ class Denoiser(nn.Module):
     patch: tokens are blocks of (frames, height, width) latent positions. in_channels, out_channels:
     of the latent. text_width: width of the text rows, or None. extra: names of the further
     conditions it needs. out_of_reach: why `reach` is less than usual; empty where it
-    is not.
+    is not. align: image rows of tokens that ranks must not divide, as a grid that is halved needs.
     """
 
     patch: tuple[int, int, int]
@@ -51,6 +51,14 @@ class Denoiser(nn.Module):
     text_width: int | None = None
     extra: tuple[str, ...] = ()
     out_of_reach: str = ""
+    align: int = 1
+
+    @property
+    def divided(self) -> tuple[str, ...]:
+        """Streams whose rows ranks share out; others every rank computes. None where every rank
+        needs all of a sample.
+        """
+        return ("image",)
 
     @property
     def reach(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from musiva.parallel.sequence import Form, SequenceRun
+from musiva.parallel.sequence import FORMS, Form, SequenceRun
 from musiva.parallel.shards import Axis, shards
 
-__all__ = ["Axis", "Form", "SequenceRun", "shards"]
+__all__ = ["FORMS", "Axis", "Form", "SequenceRun", "shards"]

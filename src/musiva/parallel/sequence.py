@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,10 @@ from musiva.core.pack import Pack, Rows
 from musiva.core.run import QKV, Over, Run, Streams
 from musiva.parallel.shards import Axis, bounds, places_in, real_rows, shards
 
-__all__ = ["Form", "SequenceRun"]
+__all__ = ["FORMS", "Form", "SequenceRun"]
 
 Form = Literal["ulysses", "dynamic"]
+FORMS: tuple[Form, ...] = get_args(Form)
 X = TypeVar("X", Tensor, Streams)
 V = TypeVar("V")
 # What a layout is known by to hang these on it.
@@ -74,6 +75,11 @@ class SequenceRun:
         # Branches that are open, and those that attend in columns.
         self._open: list[str] = []
         self._columns: set[str] = set()
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Sites of the branches around which rows change ranks, as far as it has seen them."""
+        return frozenset(self._columns)
 
     def part(self, pack: Pack) -> Pack:
         """This rank's part of a pack. Raises InvalidInput where one would have nothing."""
@@ -129,13 +135,21 @@ class SequenceRun:
     def reduce(self, site: str, left: Tensor, right: Tensor, rows: Rows) -> Tensor:
         if _parts_of(rows) is None:
             return self._inner.reduce(site, left, right, rows)
+        # Of a segment with an owner pages of all rows are kept, on every rank; of others each sums
+        # its own. A segment's way never depends on those beside it.
         whole = _parts(rows).whole
-        if whole.complete:
-            own = _as_complete(rows, "sequence")
-            return self.group.sum(self._inner.reduce(site, left, right, own))
-        # Of absent rows every rank has the pages.
-        left, right = self._gathered(left, rows), self._gathered(right, rows)
-        return self._inner.reduce(site, left, right, whole)
+        owned = [segment.owner is not None for segment in whole.segments]
+        found: list[Tensor] = []
+        if not all(owned):
+            own = self._inner.reduce(site, left, right, _as_complete(rows, "sequence"))
+            found.append(self.group.sum(own))
+        if any(owned):
+            left, right = self._gathered(left, rows), self._gathered(right, rows)
+            found.append(self._inner.reduce(site, left, right, whole))
+        if len(found) == 1:
+            return found[0]
+        chosen = torch.tensor(owned, device=left.device)
+        return torch.where(chosen[:, None, None, None], found[1], found[0])
 
     def whole(self, site: str, x: Tensor, rows: Rows) -> Sequence[Tensor]:
         if _parts_of(rows) is None:
@@ -336,7 +350,8 @@ def _as_complete(rows: Rows, axis: Axis) -> Rows:
                 "frames": (segment.length // (height * width), height, width),
                 "places": (frames, 1, segment.length // frames),
             }
-            segments.append(replace(segment, grid=grids[axis]))
+            # What is kept of an owner is of whole samples.
+            segments.append(replace(segment, grid=grids[axis], owner=None))
         return Rows(segments, device=rows.device, num_rows=rows.num_rows)
 
     return rows.derived((PARTS, axis), made)

@@ -34,8 +34,8 @@ def shards(
     whole, and what is no image is divided along its sequence. align: image rows of tokens that stay
     together.
 
-    Raises InvalidInput where a rank would have nothing, or where frames or aligned rows of a pack
-    are asked for of which some tokens were taken.
+    Raises InvalidInput where a rank would have nothing of any image, or where frames or aligned
+    rows of a pack are asked for of which some tokens were taken.
     """
     if not pack.image.complete and (axis != "sequence" or align > 1):
         raise InvalidInput("parallel", axis, "sequence, where only some tokens are there")
@@ -49,7 +49,7 @@ def shards(
             for name in sorted(streams)
             for rows in [pack.streams[name]]
         }
-        if any(not any(map(len, several)) for several in tokens.values()):
+        if not any(map(len, tokens.get("image", [range(1)]))):
             grids = [segment.grid for segment in pack.image.segments]
             raise InvalidInput(
                 "parallel", f"{size} ranks for {grids}", f"at least one part of {axis} each"

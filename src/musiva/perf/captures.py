@@ -31,7 +31,17 @@ from musiva.models.captured.check import (
 )
 from musiva.store import Store
 
-__all__ = ["NEW", "Outcome", "Trial", "examine", "linear_calls", "some_tokens", "taken", "tiled"]
+__all__ = [
+    "LARGE",
+    "NEW",
+    "Outcome",
+    "Trial",
+    "examine",
+    "linear_calls",
+    "some_tokens",
+    "taken",
+    "tiled",
+]
 
 # That no capture sees.
 NEW: Sequence[Sizes] = (

@@ -27,6 +27,7 @@ from musiva.policy.catalog import (
     PolicyClass,
     build_policy,
     load_policy_class,
+    place_of,
     with_own,
 )
 from musiva.policy.first_block import FirstBlock
@@ -72,6 +73,7 @@ __all__ = [
     "levels_between",
     "load_policy_class",
     "marked_as",
+    "place_of",
     "polynomial_weights",
     "promising",
     "quality_of",

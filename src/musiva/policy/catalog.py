@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
@@ -23,9 +24,19 @@ from musiva.policy.ras import Ras
 from musiva.policy.refine import Refine
 from musiva.policy.tea_cache import TeaCache
 
-__all__ = ["POLICIES", "PolicyClass", "build_policy", "load_policy_class", "with_own"]
+__all__ = [
+    "POLICIES",
+    "PolicyClass",
+    "build_policy",
+    "load_policy_class",
+    "place_of",
+    "with_own",
+]
 
 PolicyClass = Callable[..., Policy]
+# How modules of users' files are named, before a digest of the path: without a dot, at which pickle
+# would look for a package.
+LOADED = "musiva_policy_"
 POLICIES: Mapping[str, PolicyClass] = MappingProxyType(
     {
         "never": Never,
@@ -86,7 +97,8 @@ def load_policy_class(place: str) -> tuple[str, PolicyClass]:
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
         raise InvalidInput("policy", place, "FILE.py:CLASS, a file that is there")
-    spec = importlib.util.spec_from_file_location(f"musiva policy {path.resolve()}", path)
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    spec = importlib.util.spec_from_file_location(f"{LOADED}{digest[:16]}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -103,6 +115,14 @@ def load_policy_class(place: str) -> tuple[str, PolicyClass]:
     if not isinstance(made, type) or missing:
         raise InvalidInput("policy", place, f"a class with {', '.join(missing or ['methods'])}")
     return name.lower(), made
+
+
+def place_of(made: PolicyClass) -> str | None:
+    """Where `load_policy_class` finds a class that it has loaded; None for any other."""
+    module = getattr(made, "__module__", "")
+    if not module.startswith(LOADED):
+        return None
+    return f"{sys.modules[module].__file__}:{getattr(made, '__qualname__', '')}"
 
 
 def _fields(made: PolicyClass) -> list[str]:

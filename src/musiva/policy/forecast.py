@@ -7,7 +7,7 @@ operation each, so that a sample's bytes never depend on what is computed beside
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -53,6 +53,15 @@ class Anchors:
         """Only the newest `count` values."""
         spectra = {i: known for i, known in self._spectra.items() if i <= count}
         return Anchors(self.values[:count], self.places[:count], self.latent, spectra)
+
+    def mapped(self, fn: Callable[[Tensor], Tensor]) -> Anchors:
+        """Of fn of each field, and of what was worked out of it."""
+        return Anchors(
+            tuple(map(fn, self.values)),
+            self.places,
+            None if self.latent is None else fn(self.latent),
+            {i: fn(known) for i, known in self._spectra.items()},
+        )
 
     def spectra(self, bands: Bands, *others: Tensor) -> list[Tensor]:
         """Of the latent, and of the data predictions, newest first, each worked out once; and

@@ -15,8 +15,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from musiva import __version__, studio
-from musiva.engine import Engine
+from musiva.engine import Front
 from musiva.server.answers import Health, Model, ModelList
+from musiva.server.cluster import cluster, drain
 from musiva.server.config import AppConfig
 from musiva.server.errors import ApiError, add_error_handlers
 from musiva.server.generations import generate
@@ -46,7 +47,7 @@ STANDING_SECONDS = 1.0
 
 
 def create_app(
-    engine: Engine,
+    engine: Front,
     *,
     metrics: Metrics,
     config: AppConfig | None = None,
@@ -72,6 +73,7 @@ def create_app(
     _add_middleware(app, metrics, config, shared.access)
     metrics.watch_waiting(lambda: engine.num_waiting)
     metrics.watch_store(lambda: engine.store_figures)
+    metrics.watch_workers(engine.members)
     metrics.watch_standing(lambda: shared.questions.latest(STANDING_SECONDS))
     model = describe_model(engine, created=int(clock()))
     _add_images(app, shared)
@@ -79,6 +81,7 @@ def create_app(
     _add_jobs(app, jobs)
     _add_videos(app, VideosApi(shared, jobs))
     _add_standing(app, shared)
+    _add_cluster(app, shared)
     _add_models(app, model)
     _add_service(app, shared)
     document = openapi_document(model, keyed=shared.access.asks_for_a_key)
@@ -186,6 +189,17 @@ def _add_standing(app: FastAPI, shared: Shared) -> None:
     @app.post("/v1/estimates")
     async def what_it_would_get(http: Request) -> EstimatesAnswer:
         return await estimates(shared, http)
+
+
+def _add_cluster(app: FastAPI, shared: Shared) -> None:
+    @_get(app, "/v1/cluster")
+    async def workers() -> Response:
+        return cluster(shared)
+
+    @app.post("/v1/cluster/{worker}/drain")
+    async def drain_worker(http: Request, worker: str) -> Response:
+        await skip_body(http, shared.config.body_seconds)
+        return await drain(shared, worker)
 
 
 def _add_models(app: FastAPI, model: Model) -> None:

@@ -23,6 +23,7 @@ from musiva.server.answers import (
 __all__ = [
     "ENDED",
     "STATUSES",
+    "ClusterAnswer",
     "EstimateAnswer",
     "EstimatesAnswer",
     "Job",
@@ -39,6 +40,7 @@ __all__ = [
     "Video",
     "VideoDeleted",
     "VideoStatus",
+    "WorkerAnswer",
 ]
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -173,6 +175,24 @@ class StandingAnswer(Answer):
         Annotated[float, Field(ge=1, le=100)] | None,
         Field(description="the mean of what is used now; null if nothing runs"),
     ]
+
+
+class WorkerAnswer(Answer):
+    worker: Annotated[Count, Field(description="its place, from 0")]
+    phase: Literal["starting", "ready", "draining", "gone"]
+    pid: Annotated[int | None, Field(description="of its process; null where it has none")]
+    life: Annotated[Count, Field(description="which of the workers that had its place, from 1")]
+    requests: Annotated[Count, Field(description="that it has")]
+    waiting: Annotated[Count, Field(description="those of them that have not begun")]
+    work_seconds: Annotated[Elapsed, Field(description="that are left, as dense runs")]
+    steps: Annotated[Count, Field(description="that it has made")]
+    store_bytes: Annotated[Count, Field(description="of the pages that it keeps")]
+
+
+class ClusterAnswer(Answer):
+    """Of a server without workers none."""
+
+    workers: list[WorkerAnswer]
 
 
 class EstimateAnswer(Answer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from musiva.engine import LATENCIES, Engine, Pipeline
+from musiva.engine import LATENCIES, Front, Pipeline
 from musiva.samplers import SAMPLERS
 from musiva.server.answers import Model
 from musiva.server.bodies import MAX_GUIDANCE, MAX_PARTIAL_IMAGES, MAX_STEPS
@@ -14,7 +14,7 @@ __all__ = ["describe_model", "suggested_sizes"]
 RATIOS = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16))
 
 
-def describe_model(engine: Engine, *, created: int) -> Model:
+def describe_model(engine: Front, *, created: int) -> Model:
     """created: seconds since 1970."""
     pipeline = engine.pipeline
     defaults, noise = pipeline.defaults, pipeline.noise
@@ -49,8 +49,8 @@ def describe_model(engine: Engine, *, created: int) -> Model:
         shift=noise.shift if noise.prediction == "flow" else None,
         policies=list(engine.policies),
         calibrated=pipeline.calibration is not None,
-        reach=list(pipeline.denoiser.reach),
-        out_of_reach=pipeline.denoiser.out_of_reach or None,
+        reach=list(engine.reach),
+        out_of_reach=engine.out_of_reach or None,
         latencies=list(LATENCIES),
     )
 

@@ -25,6 +25,7 @@ from musiva.server.answers import (
 from musiva.server.bodies import ImagesBody, JobBody, VideoBody
 from musiva.server.job_answers import (
     STATUSES,
+    ClusterAnswer,
     EstimatesAnswer,
     Job,
     JobCancelled,
@@ -57,7 +58,16 @@ EVENTS = (PartialImage, Completed, Progress, ErrorEvent)
 JOB_EVENTS = (JobStatus, JobProgress, JobPreview, JobCompleted, JobFailed, JobCancelled, ErrorEvent)
 ANSWERS = (
     *(ImagesAnswer, ErrorAnswer, *EVENTS, Job, JobList, *JOB_EVENTS[:-1]),
-    *(Video, VideoDeleted, StandingAnswer, EstimatesAnswer, Model, ModelList, Health),
+    *(
+        Video,
+        VideoDeleted,
+        StandingAnswer,
+        EstimatesAnswer,
+        ClusterAnswer,
+        Model,
+        ModelList,
+        Health,
+    ),
 )
 # Of a route that reads a body and asks the engine.
 OF_BODIES = (400, 404, 408, 413, 415, 429, 500, 503)
@@ -101,7 +111,7 @@ class _Paths:
 
     def all(self, model: Model) -> Json:
         made = self._images(model) | self._jobs(model) | self._videos(model)
-        return made | self._models() | self._service()
+        return made | self._cluster() | self._models() | self._service()
 
     def _images(self, model: Model) -> Json:
         ours = {"prompt": "a fox", "size": model.size, "seed": 7, "steps": model.steps}
@@ -210,6 +220,21 @@ class _Paths:
                     *(404, 409),
                     **one,
                     ok={"200": file},
+                )
+            },
+        }
+
+    def _cluster(self) -> Json:
+        return {
+            "/v1/cluster": {
+                "get": self._guarded("The workers of the server.", ok=_json(ClusterAnswer))
+            },
+            "/v1/cluster/{worker}/drain": {
+                "post": self._guarded(
+                    "Let what a worker has go on elsewhere, and end it; a new one takes its place.",
+                    *(400, 503),
+                    parameters=[in_path("worker")],
+                    ok=_json(ClusterAnswer),
                 )
             },
         }

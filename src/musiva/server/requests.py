@@ -9,7 +9,7 @@ from datetime import datetime
 from musiva.core.errors import InvalidInput, UnknownModel
 from musiva.core.provenance import exif
 from musiva.core.types import Request
-from musiva.engine import Engine
+from musiva.engine import Front
 from musiva.server.bodies import MAX_DEADLINE, ImagesBody, PictureBody
 
 __all__ = ["QUALITIES", "to_request", "without_effect"]
@@ -24,7 +24,7 @@ CHOOSES_LEVELS = "goodput"
 
 
 def to_request(
-    engine: Engine,
+    engine: Front,
     body: PictureBody,
     request_id: str,
     tenant: str,
@@ -76,12 +76,12 @@ def to_request(
     return replace(request, previews=min(body.num_previews, most))
 
 
-def without_effect(engine: Engine, body: PictureBody, request: Request) -> list[str]:
+def without_effect(engine: Front, body: PictureBody, request: Request) -> list[str]:
     """What a body asks for and changes nothing, as "FIELD: why"; users are told."""
     return [*body.without_effect, *request.without_effect, *_idle(engine, body, request)]
 
 
-def _idle(engine: Engine, body: PictureBody, request: Request) -> Iterator[str]:
+def _idle(engine: Front, body: PictureBody, request: Request) -> Iterator[str]:
     scheduler = engine.config.scheduler.discipline
     if body.fps is not None and request.frames == 1:
         yield "fps: has no effect on a picture"
@@ -102,7 +102,7 @@ def _idle(engine: Engine, body: PictureBody, request: Request) -> Iterator[str]:
             yield f"priority: has no effect; the scheduler is {scheduler!r}"
 
 
-def _quality(engine: Engine, body: PictureBody) -> int | None:
+def _quality(engine: Front, body: PictureBody) -> int | None:
     """As a number; None where nothing, or a floor alone, is said."""
     if not isinstance(body.quality, str):
         return body.quality

@@ -9,14 +9,16 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
+import torch
 import uvicorn
 
 from musiva.core.env import Env
 from musiva.core.errors import InvalidInput, Unavailable
-from musiva.engine import Engine, Pipeline, load_pipeline
+from musiva.engine import Engine, Fleet, Front, Pipeline, RayCluster, Workers, load_pipeline
 from musiva.perf.profile import profile_of
 from musiva.server.app import create_app
 from musiva.server.config import AppConfig
@@ -37,7 +39,9 @@ def serve(
     port: int = 8400,
     dtype: str = "float32",
     device: str = "auto",
-    engine_config: Engine.Config | None = None,
+    workers: Workers | None = None,
+    cluster: str | None = None,
+    engine_config: Front.Config | None = None,
     app_config: AppConfig | None = None,
     env: Env | None = None,
     announce: Callable[[str], None] = print,
@@ -45,20 +49,32 @@ def serve(
 ) -> None:
     """Serve a model until SIGINT or SIGTERM; running requests then end with 503, within 5 seconds.
 
+    workers: processes that make the pictures; None for this one. cluster: of Ray, where they are to
+    be; None for this machine.
     engine_config: its tenants are those of app_config, and without a cost model it gets the profile
     of this machine, which is measured for a few seconds if there is none. env: where profiles are;
     None reads it. announce gets one line with the address when the server accepts requests, remark
     one when it measures. port 0 takes a free one. Raises Unavailable or InvalidInput when the
     address cannot be had, before the model is loaded, and what `load_pipeline` raises.
     """
+    if cluster is not None and workers is None:
+        raise InvalidInput("workers", None, "a number of them beside a cluster")
     app_config = app_config or AppConfig()
     with bind(host, port) as listener:
         metrics = Metrics()
-        pipeline = load_pipeline(model, dtype=dtype, device=device)
-        config = _with_tenants(engine_config or Engine.Config(), app_config)
-        config = _with_costs(config, pipeline, env, remark)
-        engine = Engine(pipeline, config, observe=metrics.observe)
-        try:
+        machines = None if cluster is None else RayCluster(cluster)
+        with contextlib.ExitStack() as stack:
+            if machines is not None:
+                stack.callback(machines.close)
+            if workers is not None:
+                # What is measured here is what a worker takes.
+                torch.set_num_threads(workers.threads_each)
+            pipeline = load_pipeline(model, dtype=dtype, device=device)
+            config = _with_tenants(engine_config or Front.Config(), app_config)
+            config = _with_costs(config, pipeline, env, remark)
+            named = {"model": model, "dtype": dtype, "device": device, "launcher": machines}
+            engine = _engine(pipeline, workers, config, metrics, named)
+            stack.callback(engine.close, ENGINE_SECONDS)
             app = create_app(engine, metrics=metrics, config=app_config)
             name = engine.pipeline.name
             address = _url(host, listener.getsockname()[1])
@@ -66,7 +82,7 @@ def serve(
             def started() -> None:
                 announce(f"Serving {name} at {address} (Ctrl-C ends it)")
 
-            config = uvicorn.Config(
+            settings = uvicorn.Config(
                 app,
                 log_config=None,
                 access_log=False,
@@ -75,9 +91,7 @@ def serve(
                 backlog=BACKLOG,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             )
-            Server(config, started=started, stop=app.state.stopping.set).run([listener])
-        finally:
-            engine.close(ENGINE_SECONDS)
+            Server(settings, started=started, stop=app.state.stopping.set).run([listener])
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -110,15 +124,27 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _with_tenants(config: Engine.Config, app_config: AppConfig) -> Engine.Config:
+def _engine(
+    pipeline: Pipeline,
+    workers: Workers | None,
+    config: Front.Config,
+    metrics: Metrics,
+    named: Mapping[str, Any],
+) -> Front:
+    if workers is None:
+        return Engine(pipeline, config, observe=metrics.observe)
+    return Fleet(pipeline, workers, config, **named, observe=metrics.observe)
+
+
+def _with_tenants(config: Front.Config, app_config: AppConfig) -> Front.Config:
     access = app_config.access
     scheduler = replace(config.scheduler, shares=access.shares)
     return replace(config, scheduler=scheduler, tenants=access.names)
 
 
 def _with_costs(
-    config: Engine.Config, pipeline: Pipeline, env: Env | None, remark: Callable[[str], None]
-) -> Engine.Config:
+    config: Front.Config, pipeline: Pipeline, env: Env | None, remark: Callable[[str], None]
+) -> Front.Config:
     if config.scheduler.cost is not None:
         return config
     told = False

@@ -15,7 +15,7 @@ from starlette.types import Receive
 
 from musiva.core.errors import MusivaError
 from musiva.core.types import Request as EngineRequest
-from musiva.engine import Engine, Standing
+from musiva.engine import Front, Standing
 from musiva.server.bodies import PictureBody, parse_body
 from musiva.server.config import AppConfig
 from musiva.server.limits import Places
@@ -36,7 +36,7 @@ class Shared:
     """
 
     def __init__(
-        self, engine: Engine, metrics: Metrics, config: AppConfig, clock: Callable[[], float]
+        self, engine: Front, metrics: Metrics, config: AppConfig, clock: Callable[[], float]
     ) -> None:
         self.engine = engine
         self.metrics = metrics
@@ -91,7 +91,7 @@ class Questions:
     else waits for the step. Thread-safe.
     """
 
-    def __init__(self, engine: Engine, threads: int) -> None:
+    def __init__(self, engine: Front, threads: int) -> None:
         self._engine = engine
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="musiva-questions")
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 from musiva.core.errors import Cancelled, Unavailable
 from musiva.core.types import Event, Request
-from musiva.engine import Engine
+from musiva.engine import Front
 
 __all__ = ["Submitted", "disconnected"]
 
@@ -30,7 +30,7 @@ class Submitted:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Front,
         request: Request,
         receive: Receive | None,
         *,

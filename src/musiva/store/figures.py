@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 __all__ = ["Figures"]
 
@@ -35,3 +36,22 @@ class Figures:
     @property
     def free_bytes(self) -> int:
         return self.budget_bytes - self.used_bytes
+
+    def done(self) -> Figures:
+        """What it has done, as of a store that is no more."""
+        nothing = {"budget_bytes": 0, "allocated_bytes": 0, "used_bytes": 0}
+        return replace(self, **nothing, largest_free_bytes=0, pages=0, owners=0, site_bytes={})
+
+    @staticmethod
+    def total(several: Sequence[Figures]) -> Figures:
+        """Of several stores together; the longest free range is that of one of them."""
+        sites: Counter[str] = Counter()
+        for one in several:
+            sites.update(one.site_bytes)
+        numbers = {
+            f.name: sum(getattr(one, f.name) for one in several)
+            for f in fields(Figures)
+            if f.name not in ("largest_free_bytes", "site_bytes")
+        }
+        longest = max((one.largest_free_bytes for one in several), default=0)
+        return Figures(**numbers, largest_free_bytes=longest, site_bytes=sites)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from prometheus_client import (
@@ -47,6 +47,37 @@ STANDING_GAUGES = {
     "musiva_backlog_seconds": ("backlog", "Seconds of work, as exactly as it is done now"),
     "musiva_backlog_floor_seconds": ("backlog_floor", "The same with all at their floors"),
 }
+
+
+# Of each worker of a fleet, by the name of the metric: the name of the figure, and what it says.
+WORKER_GAUGES = {
+    "musiva_worker_requests": ("requests", "Requests that a worker has"),
+    "musiva_worker_waiting": ("waiting", "Those of them that have not begun"),
+    "musiva_worker_backlog_seconds": ("seconds", "Seconds of work that it has left, as dense runs"),
+    "musiva_worker_store_bytes": ("store_bytes", "Bytes of the pages that it keeps"),
+}
+WORKER_COUNTERS = {
+    "musiva_worker_lives": ("life", "Workers that have had this place"),
+}
+
+
+class WorkerFigures(Protocol):
+    """Those of `musiva.engine.Front.members` that are told."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def life(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def store_bytes(self) -> int: ...
 
 
 class StandingFigures(Protocol):
@@ -109,6 +140,30 @@ class StandingCollector(Collector):
             value = getattr(standing, field, None)
             if value is not None:
                 yield GaugeMetricFamily(name, text, value)
+
+
+class WorkerCollector(Collector):
+    """Asks how the workers stand at every scrape."""
+
+    def __init__(self, workers: Callable[[], Sequence[WorkerFigures]]) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        workers = self._workers()
+        if not workers:
+            return
+        ready = GaugeMetricFamily(
+            "musiva_worker_ready", "Whether it takes requests", labels=["worker"]
+        )
+        for one in workers:
+            ready.add_metric([str(one.number)], float(one.phase == "ready"))
+        yield ready
+        for name, (field, text) in (WORKER_GAUGES | WORKER_COUNTERS).items():
+            kind = GaugeMetricFamily if name in WORKER_GAUGES else CounterMetricFamily
+            family = kind(name, text, labels=["worker"])
+            for one in workers:
+                family.add_metric([str(one.number)], getattr(one, field))
+            yield family
 
 
 class Metrics:
@@ -181,6 +236,10 @@ class Metrics:
     def watch_store(self, figures: Callable[[], StoreFigures]) -> None:
         """Report `figures()`, which any thread may call, at every scrape. Once per instance."""
         self.registry.register(StoreCollector(figures))
+
+    def watch_workers(self, workers: Callable[[], Sequence[WorkerFigures]]) -> None:
+        """Report `workers()`, which any thread may call, at every scrape. Once per instance."""
+        self.registry.register(WorkerCollector(workers))
 
     def watch_standing(self, standing: Callable[[], StandingFigures | None]) -> None:
         """Report `standing()`, which any thread may call, at every scrape; None where nobody knows.

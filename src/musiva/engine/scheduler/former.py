@@ -92,14 +92,15 @@ class Former:
             if rows >= knee:
                 break
             sample = turn.sample
-            actions = sample.next if turn.level == sample.level else choose(sample, turn.level)
+            level = sample.level if sample.is_bound else turn.level
+            actions = sample.next if level == sample.level else choose(sample, level)
             more = sample.rows_of(actions[-1])
             seconds = view.prices.evaluations(sample, more / sample.rows)
             if items and more and (rows + more > self.max_rows or seconds > spare):
                 continue
             spare = min(spare - seconds, turn.slack)
             rows += more
-            items.append(_denoise(sample, actions, turn.level))
+            items.append(_denoise(sample, actions, level))
         return tuple(items)
 
 

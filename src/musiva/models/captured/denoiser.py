@@ -67,6 +67,12 @@ class CapturedDenoiser(ClassDenoiser):
             self.out_of_reach = "it has no repeated blocks"
 
     @property
+    def divided(self) -> tuple[str, ...]:
+        ops = self.captured.program.ops
+        through = {name for op in ops if op.kind == "attend" for name in op.streams}
+        return tuple(name for name in ("image", "text") if name in through)
+
+    @property
     def reach(self) -> tuple[str, ...]:
         return super().reach if self.segments else ("packs", "evaluations")
 

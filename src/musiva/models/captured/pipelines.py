@@ -101,14 +101,17 @@ class DiffusersPrompts:
         self._tokenizer: Any = next((one for one in found if one is not None), None)
 
     @property
+    def modules(self) -> Sequence[nn.Module]:
+        found = self._pipeline.components.values()
+        return [part for part in found if isinstance(part, nn.Module)]
+
+    @property
     def width(self) -> int:
         return self._width
 
     @property
     def num_bytes(self) -> int:
-        parts = self._pipeline.components.values()
-        modules = [one for one in parts if isinstance(one, nn.Module)]
-        return sum(weight.nbytes for module in modules for weight in module.parameters())
+        return sum(weight.nbytes for module in self.modules for weight in module.parameters())
 
     def to(self, device: torch.device) -> DiffusersPrompts:
         self._pipeline.to(device)

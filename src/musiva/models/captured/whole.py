@@ -70,6 +70,10 @@ class WholeDenoiser(ClassDenoiser):
         self.out_of_reach = f"it runs as a black box: {reason}" if reason else "it is a black box"
 
     @property
+    def divided(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def reach(self) -> tuple[str, ...]:
         return ("batches", "evaluations") if self._batches else ("evaluations",)
 

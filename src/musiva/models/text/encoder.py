@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from musiva.core.errors import BadCheckpoint
 from musiva.core.types import Prompt
@@ -52,6 +52,10 @@ class TextEncoder:
                 f"the tokenizer has {self.tokenizer.vocab_size} ids, "
                 f"the text encoder's vocab_size is {rows}; supported: no more ids than that"
             )
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        return (self.model,)
 
     @classmethod
     def load(

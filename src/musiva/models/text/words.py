@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from musiva.core.types import Prompt
 
@@ -43,6 +43,11 @@ class Prompts(Protocol):
     @property
     def num_bytes(self) -> int:
         """Of its weights."""
+        ...
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """What encodes."""
         ...
 
     def tokenize(self, prompt: str) -> list[int]:

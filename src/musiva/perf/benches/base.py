@@ -15,9 +15,11 @@ __all__ = ["BENCHES", "Findings", "run_bench"]
 BENCHES: Mapping[str, str] = {
     "capture": "musiva.perf.benches.capture",
     "captured-speed": "musiva.perf.benches.captured_speed",
+    "chaos": "musiva.perf.benches.chaos",
     "fidelity": "musiva.perf.benches.fidelity",
     "generate": "musiva.perf.benches.generate",
     "pack": "musiva.perf.benches.pack",
+    "parallel": "musiva.perf.benches.parallel",
     "parity": "musiva.perf.benches.parity",
     "region": "musiva.perf.benches.region",
     "reuse": "musiva.perf.benches.reuse",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from musiva.core.types import Action, DenoiseItem, Event, Request, StepPlan, StepResult
 from musiva.engine import Engine, InlineExecutor, Scheduler, StepLoop
+from musiva.engine.slot import Checkpoint
 
 __all__ = ["Evaluation", "Run", "follow"]
 
@@ -67,6 +68,12 @@ class Watched:
 
     def put_latent(self, sample: str, latent: Tensor) -> None:
         self.executor.put_latent(sample, latent)
+
+    def checkpoint(self, sample: str) -> Checkpoint | None:
+        return self.executor.checkpoint(sample)
+
+    def restore(self, sample: str, checkpoint: Checkpoint) -> None:
+        self.executor.restore(sample, checkpoint)
 
     def check_integrity(self, live: Sequence[str]) -> None:
         self.executor.check_integrity(live)

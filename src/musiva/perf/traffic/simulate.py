@@ -14,6 +14,7 @@ from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Outcome, Step
 from musiva.cost import CostModel
 from musiva.engine import Intake, Pipeline, Scheduler, StepLoop
 from musiva.engine.scheduler.prices import work_of
+from musiva.engine.slot import Checkpoint
 from musiva.engine.state import EngineState
 from musiva.perf.traffic.clock import VirtualClock
 from musiva.perf.traffic.drive import Fate, drive
@@ -58,6 +59,12 @@ class SimulatedExecutor:
 
     def put_latent(self, sample: str, latent: Tensor) -> None:
         """There are none."""
+
+    def checkpoint(self, sample: str) -> Checkpoint | None:
+        """There are none."""
+
+    def restore(self, sample: str, checkpoint: Checkpoint) -> None:
+        """There is nothing to go on from."""
 
     def check_integrity(self, live: Sequence[str]) -> None:
         """It keeps nothing."""

@@ -1,0 +1,37 @@
+"""Which worker gets a request: asked once a request, never once a step."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+__all__ = ["Load", "misplaced", "placed"]
+
+
+class Load(NamedTuple):
+    """Of a worker. seconds: of work that are left on it. requests: that it has; waiting: those of
+    them that have not begun.
+    """
+
+    seconds: float = 0.0
+    requests: int = 0
+    waiting: int = 0
+
+
+def placed(loads: Mapping[int, Load], tried: Collection[int]) -> int | None:
+    """The worker that has the least left to do, out of those that have not refused; None if all
+    have, or there is none.
+    """
+    others = [number for number in loads if number not in tried]
+    return min(others, key=lambda number: (loads[number].seconds, number), default=None)
+
+
+def misplaced(loads: Mapping[int, Load]) -> tuple[int, int] | None:
+    """(from, to): a worker with requests that wait for others, and one that has nothing to do; None
+    where all are well placed.
+    """
+    idle = [number for number, load in loads.items() if not load.requests]
+    crowded = [n for n, load in loads.items() if load.waiting and load.requests > 1]
+    if not idle or not crowded:
+        return None
+    return max(crowded, key=lambda number: (loads[number].seconds, -number)), min(idle)

@@ -1,0 +1,131 @@
+"""Bench `parallel`: several ranks and workers against one: whether they make the same, what they
+send, and how much sooner pictures are there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from musiva.engine import Engine, Fleet, Workers, load_pipeline, shipped_models
+from musiva.perf.benches.base import Findings
+from musiva.perf.benches.parallel_exact import CASES, bytes_over_formula, error_of, trial_of
+from musiva.perf.measure import compare
+
+__all__ = ["KEYS", "measure"]
+
+KEYS = (
+    "ranks_max_abs_error",
+    "bytes_over_formula_ulysses",
+    "bytes_over_formula_dsp",
+    "bytes_over_formula_dsp_reuse",
+    "two_worker_speedup_two_pictures",
+    "two_worker_speedup_one_picture",
+)
+RANKS = (2, 4)
+# Of prediction, over one rank.
+EXACT = 1e-5
+# Attention alone mixes tokens in them, so that the formula is of all that they send.
+ATTENTIVE = ("PixArtTransformer2DModel", "SD3Transformer2DModel", "WanTransformer3DModel")
+PROMPTS = ("a red fox", "a blue whale")
+# Of one picture, the largest that the default model makes; of two, that of its training.
+LARGE, COMMON = (256, 256), (128, 128)
+STEPS, PAIRS, QUICK_PAIRS = 12, 20, 2
+# Levels of 255 by which a picture of several ranks may differ from that of one.
+LEVELS = 2
+
+
+def measure(*, quick: bool) -> Findings:
+    findings = Findings()
+    _exactness(findings, quick=quick)
+    if "default" not in shipped_models():
+        findings.gate.check("default_model", "not shipped", holds=True)
+    else:
+        _speed(findings, quick=quick)
+    return findings
+
+
+def _exactness(findings: Findings, *, quick: bool) -> None:
+    figures, worst = findings.figures, 0.0
+    trials = {}
+    for case in [case for case in CASES if not quick or case.name == ATTENTIVE[0]]:
+        if case.name not in trials:
+            trials[case.name] = trial_of(case.name)
+        trial = trials[case.name]
+        for size in RANKS:
+            error = error_of(trial, case.form, size)
+            row = {"class": case.name, "form": case.form, "ranks": size, "error": error}
+            worst = max(worst, error)
+            counted = case.form == "dynamic" or case.name in ATTENTIVE
+            if counted:
+                row["bytes_over_formula"] = over = bytes_over_formula(trial, case.form, size)
+                key = "dsp" if case.form == "dynamic" else "ulysses"
+                _worse(findings, f"bytes_over_formula_{key}", over)
+            if case.form == "dynamic":
+                reused = bytes_over_formula(trial, case.form, size, reuse=True)
+                row["bytes_over_formula_reuse"] = reused
+                _worse(findings, "bytes_over_formula_dsp_reuse", reused)
+            findings.rows.append(row)
+            print(f"{case.name}, {case.form}, {size} ranks: {error:.1e}", file=sys.stderr)
+    figures["ranks_max_abs_error"] = worst
+    findings.gate.check("ranks_max_abs_error", worst, holds=worst <= EXACT)
+
+
+def _worse(findings: Findings, key: str, value: float) -> None:
+    known = findings.figures.get(key)
+    findings.figures[key] = value if known is None else max(known, value)
+
+
+def _speed(findings: Findings, *, quick: bool) -> None:
+    pairs = QUICK_PAIRS if quick else PAIRS
+    pipeline = load_pipeline("default")
+
+    def fleet(count: int, degree: int) -> Fleet:
+        workers = Workers(count=count, degree=degree, threads=1)
+        return Fleet(pipeline, workers, Engine.Config(), model="default")
+
+    with fleet(1, 1) as one:
+        with fleet(2, 1) as two:
+            prompts = list(PROMPTS)
+            shots = [_shot(front, prompts, COMMON) for front in (two, one)]
+            same = all(map(np.array_equal, *(shot() for shot in shots)))
+            if findings.gate.check("two_workers_same_bytes", same, holds=same):
+                _compare(findings, "two_worker_speedup_two_pictures", *shots, pairs=pairs)
+        with fleet(1, 2) as ranked:
+            shots = [_shot(front, PROMPTS[:1], LARGE) for front in (ranked, one)]
+            ours, theirs = (np.asarray(shot()[0], np.int16) for shot in shots)
+            levels = int(np.abs(ours - theirs).max())
+            if findings.gate.check("two_ranks_levels", levels, holds=levels <= LEVELS):
+                _compare(findings, "two_worker_speedup_one_picture", *shots, pairs=pairs)
+
+
+def _shot(front: Fleet, prompts: object, size: tuple[int, int]) -> Callable[[], list[np.ndarray]]:
+    def shot() -> list[np.ndarray]:
+        made = front.generate(list(prompts), size=size, steps=STEPS, seed=1)  # type: ignore[call-overload]
+        return [np.asarray(picture) for picture in made]
+
+    return shot
+
+
+def _compare(
+    findings: Findings,
+    key: str,
+    candidate: Callable[[], object],
+    baseline: Callable[[], object],
+    *,
+    pairs: int,
+) -> None:
+    found = compare(candidate, baseline, pairs=pairs)
+    findings.figures[key] = 1.0 / found.ratio
+    findings.rows.append(
+        {
+            "what": key,
+            "pairs": found.pairs,
+            "lower": 1.0 / found.upper,
+            "one_worker_seconds": found.baseline_seconds,
+            "two_worker_seconds": found.candidate_seconds,
+        }
+    )
+    print(f"{key}: {1.0 / found.ratio:.2f}", file=sys.stderr)
