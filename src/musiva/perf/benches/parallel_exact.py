@@ -54,8 +54,10 @@ EVEN: Sizes = {"frames": 8, "rows": 4, "columns": 8, "words": 8, "words_2": 8}
 WINDOW, RANGE, STEPS = (100.0, 800.0), 3, 50
 
 
-def trial_of(name: str) -> Trial:
-    module = build(next(entry for entry in ENTRIES if entry.name == name))
+def trial_of(name: str, **changed: int) -> Trial:
+    """changed: of its small config."""
+    entry = next(entry for entry in ENTRIES if entry.name == name)
+    module = build(replace(entry, config={**entry.config, **changed}))
     signature = signature_of(module)
     return Trial(captured_from(module, signature), signature)
 
@@ -95,6 +97,8 @@ def bytes_over_formula(trial: Trial, form: Form, size: int, *, reuse: bool = Fal
     """
     sizes = trial.signature.sized(EVEN)
     pack, inputs = _given(trial, sizes)
+    # What depends on sizes is looked up by an export, of which one at a time may run.
+    forward(trial.denoiser, inputs, pack, PlainRun())
     times = [1000.0 * (1 - i / STEPS) for i in range(STEPS)] if reuse else [1000.0] * 2
 
     def body(group: Group) -> Sent:
@@ -110,19 +114,21 @@ def bytes_over_formula(trial: Trial, form: Form, size: int, *, reuse: bool = Fal
             inner.time = time
             forward(trial.denoiser, given, part, run)
         count = inner.columns if form == "dynamic" else inner.attentions
-        return Sent(group.sent_bytes, count, inner.width * group.size)
+        return Sent(group.sent_bytes, count, inner.width)
 
     found: list[Sent] = in_threads(body, size)
     streams = trial.denoiser.divided
     tokens = sum(s.length for name in streams for s in pack.streams[name].segments)
-    activations = tokens * found[0].width * torch.float32.itemsize
+    # With whole frames a rank has all heads; else each has some, or none and sees no attention.
+    width = (max if form == "dynamic" else sum)(one.width for one in found)
+    activations = tokens * width * torch.float32.itemsize
     each = (2 if form == "dynamic" else 4) * activations * (size - 1) / size**2
-    return sum(one.sent_bytes for one in found) / size / (found[0].count * each)
+    return sum(one.sent_bytes for one in found) / size / (max(one.count for one in found) * each)
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """By a rank. count: of what it was sent for. width: of all heads."""
+    """By a rank. count: of what it was sent for. width: of its heads."""
 
     sent_bytes: int
     count: int
