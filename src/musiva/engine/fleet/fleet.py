@@ -256,20 +256,27 @@ class Fleet(Front):
 
     def _keep(self) -> None:
         """The fleet's own thread: looks after workers and where requests are."""
-        while True:
+        while not self._closing:
+            news: list[tuple[Ticket, Event]] = []
             with self._lock:
-                if self._closing:
-                    return
-                self._roster.tend()
-                news = self._abandoned()
-                for member in self._roster.members:
-                    is_done = not self._on(member)
-                    if member.phase is Phase.DRAINING and not member.drained and is_done:
-                        member.end()
-                self._balance()
+                try:
+                    news = self._look()
+                except Exception:
+                    # Who looks after all others must not be the one that is missing.
+                    log.exception("the fleet could not look after its workers")
                 self._roster.changed.wait(LOOK)
             for ticket, event in news:
                 ticket.tell(event)
+
+    def _look(self) -> list[tuple[Ticket, Event]]:
+        """Once over all; requests that end by it."""
+        self._roster.tend()
+        for member in self._roster.members:
+            is_done = not self._on(member)
+            if member.phase is Phase.DRAINING and not member.drained and is_done:
+                member.end()
+        self._balance()
+        return self._abandoned()
 
     def _heard(self, member: Member, message: object) -> None:
         if isinstance(message, Event):

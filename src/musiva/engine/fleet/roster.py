@@ -119,6 +119,8 @@ class Roster:
         """Until all first workers are. Raises what one of them fails of, or Unavailable."""
         while len(self.ready) < len(self.places):
             self.changed.wait(1.0)
+            if self.closed:
+                raise Unavailable("the fleet was closed")
             for place in self.places:
                 if place.useless:
                     raise place.failure or Unavailable("a worker ended before it was ready")
