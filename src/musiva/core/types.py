@@ -216,7 +216,8 @@ class DenoiseItem:
     probes: names of what is measured at an evaluation that computes. keep: how many data
     predictions are kept to forecast from. tile: (height, width) in tokens of the tiles that actions
     choose among; None where they never do, and nothing is kept for it then. level: of the sample,
-    that chose the actions. frames: of the clip; 1 is a picture.
+    that chose the actions. frames: of the clip; 1 is a picture. branches: those that are computed
+    here, by their places among the prompts; None for all.
     """
 
     sample: str
@@ -234,17 +235,24 @@ class DenoiseItem:
     tile: tuple[int, int] | None = None
     level: int = 0
     frames: int = 1
+    branches: tuple[int, ...] | None = None
 
     @property
     def computes(self) -> bool:
         return self.actions[-1].compute
 
     @property
-    def computed_prompts(self) -> tuple[Prompt, ...]:
-        """Those of the branches that the model runs on."""
+    def computed(self) -> tuple[int, ...]:
+        """The branches that the model runs on, here."""
         if not self.computes:
             return ()
-        return self.prompts[:1] if self.actions[-1].borrow else self.prompts
+        every = range(1 if self.actions[-1].borrow else len(self.prompts))
+        return tuple(b for b in every if self.branches is None or b in self.branches)
+
+    @property
+    def computed_prompts(self) -> tuple[Prompt, ...]:
+        """Theirs."""
+        return tuple(self.prompts[branch] for branch in self.computed)
 
     def coarse(self, branch: int) -> bool:
         """Whether a branch runs on a grid halved once."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import ChainMap, OrderedDict
+from collections import ChainMap
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from musiva.comm import Group, Lone
 from musiva.core.errors import ExecutionFailed, InvalidInput, MusivaError, NonFinite, RankLost
-from musiva.core.pack import Grid, Pack, coarser
+from musiva.core.pack import Pack
 from musiva.core.types import (
     Action,
     DecodeItem,
@@ -32,9 +32,10 @@ from musiva.core.types import (
 )
 from musiva.engine import gate, mosaic
 from musiva.engine.apart import divided, in_full
-from musiva.engine.coarse import doubled, halved
+from musiva.engine.coarse import doubled
 from musiva.engine.gap import Gaps
 from musiva.engine.gate import Gates, Passage, has_gate, passages_of
+from musiva.engine.layouts import Layouts
 from musiva.engine.measured import Computed, Measurements
 from musiva.engine.paged import PagedRun
 from musiva.engine.pipeline import Pipeline
@@ -42,7 +43,7 @@ from musiva.engine.preview import LatentPreview
 from musiva.engine.ranks import Ranks
 from musiva.engine.runner import forward
 from musiva.engine.slot import Checkpoint, Slot, is_whole
-from musiva.models import Denoiser, Inputs
+from musiva.models import Denoiser
 from musiva.models.text import Words
 from musiva.parallel import Form
 from musiva.samplers import (
@@ -56,7 +57,6 @@ from musiva.store import Figures, Store
 __all__ = ["STORE_BYTES", "InlineExecutor"]
 
 log = logging.getLogger(__name__)
-REMEMBERED_PACKS = 32
 STORE_BYTES = 256 << 20
 
 
@@ -93,11 +93,11 @@ class InlineExecutor:
         self._slots: dict[str, Slot] = {}
         self._checkpoints: dict[str, Checkpoint] = {}
         self._texts: dict[Prompt, Words] = {}
-        self._packs: OrderedDict[object, Pack] = OrderedDict()
         self._latent_preview: LatentPreview | None = None
         self._kriging = pipeline.kriging
         self._gaps = Gaps(self._kriging)
         self._schedule: Callable[[Path], Schedule] = lru_cache(maxsize=256)(pipeline.schedule)
+        self.layouts = Layouts(pipeline, self._slots, self._texts, self._schedule)
 
     @property
     def num_slots(self) -> int:
@@ -255,11 +255,11 @@ class InlineExecutor:
         through all of it. Those of which it refuses a branch run apart.
         """
         model, found = self.pipeline.denoiser, []
-        others, apart = divided(items, model.refused(self._pack(items)))
+        others, apart = divided(items, model.refused(self.layouts.pack(items)))
         if apart:
             found.append(self._forward_whole(apart, model.apart))
         if others:
-            others, small = divided(others, self.ranks.undivided(self._pack(others)))
+            others, small = divided(others, self.ranks.undivided(self.layouts.pack(others)))
             found += [self._forward(others)] if others else []
             found += [self._forward_whole(small, model)] if small else []
         return dict(ChainMap(*(passages for passages, _ in found))), sum(rows for _, rows in found)
@@ -269,8 +269,8 @@ class InlineExecutor:
     ) -> tuple[Mapping[str, Passage], int]:
         """`_forward`, with all tokens, without gates, and on every rank the same."""
         items = [in_full(item) for item in items]
-        pack = self._pack(items)
-        predictions = pack.split(forward(model, self._inputs(items, pack), pack, self.run))
+        pack = self.layouts.pack(items)
+        predictions = pack.split(forward(model, self.layouts.inputs(items, pack), pack, self.run))
         passages = passages_of(items)
         for one in passages:
             one.predictions = predictions[one.places.start : one.places.stop]
@@ -281,12 +281,19 @@ class InlineExecutor:
         through all of it.
         """
         ranks, model = self.ranks, self.pipeline.denoiser
-        items = mosaic.settled(items, self._grids(items), self.run, ranks.group)
-        pack, gates = self._taken(items), any(map(has_gate, items))
-        part = ranks.part(pack)
-        inputs = ranks.taken(self._inputs(items, self._pack(items)), part)
-        passages = passages_of(items)
-        with mosaic.keeping(self.run, pack, items):
+        grids, gates = self.layouts.grids(items), any(map(has_gate, items))
+        own = ranks.own(items)
+        items = mosaic.settled(items, own, grids, self.run, ranks.group, ranks.least)
+        own, pack = ranks.own(items), self.layouts.taken(items)
+        passages = passages_of(own)
+        if not any(item.computed for item in own):
+            self.gates.agree(passages)
+            ranks.join(items, passages, None, pack, gates=gates)
+            return {passage.item.sample: passage for passage in passages}, 0
+        mine = self.layouts.taken(own) if ranks.by_branch else pack
+        part = ranks.part(mine)
+        inputs = ranks.taken(self.layouts.inputs(own, self.layouts.pack(own)), part)
+        with mosaic.keeping(self.run, mine, own):
             if gates:
                 rows = self.gates.forward(passages, inputs, part, self._part)
             else:
@@ -294,7 +301,7 @@ class InlineExecutor:
                 predictions = part.split(forward(model, inputs, part, ranks.run))
                 for passage in passages:
                     passage.predictions = predictions[passage.places.start : passage.places.stop]
-            ranks.join(passages, part, pack, gates=gates)
+            ranks.join(items, passages, part, pack, gates=gates)
         return {passage.item.sample: passage for passage in passages}, rows * ranks.group.size
 
     def _forecast(self, item: DenoiseItem) -> Tensor | None:
@@ -391,7 +398,7 @@ class InlineExecutor:
     def _refined(self, item: DenoiseItem, prediction_LC: Tensor) -> Tensor:
         """On the grid of the sample, the prediction that a branch made on a coarser one."""
         slot, schedule = self._slots[item.sample], self._schedule(item.path)
-        small_LC = predicted_clean(schedule, item.last, self._latent(item, 1), prediction_LC)
+        small_LC = predicted_clean(schedule, item.last, self.layouts.latent(item, 1), prediction_LC)
         clean_LC = doubled(small_LC, slot.grid, self.pipeline.denoiser.patch)
         return prediction_from_clean(schedule, item.last, slot.latent_LC, clean_LC)
 
@@ -418,62 +425,9 @@ class InlineExecutor:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(item.seed))
         self.put_latent(item.sample, noise * initial_scale(self._schedule(item.path)))
 
-    def _taken(self, items: Sequence[DenoiseItem]) -> Pack:
-        """The pack of the tokens that the model computes."""
-        return mosaic.take(self._pack(items), items, self._grids(items))
-
-    def _grids(self, items: Sequence[DenoiseItem]) -> list[Grid]:
-        return [self._slots[item.sample].grid for item in items]
-
     def _part(self, items: Sequence[DenoiseItem]) -> Pack:
         """What of it this rank computes."""
-        return self.ranks.part(self._taken(items))
-
-    def _pack(self, items: Sequence[DenoiseItem]) -> Pack:
-        """The pack of all tokens."""
-        grids, prompts = zip(
-            *((self._grid(i, b), p) for i in items for b, p in enumerate(i.computed_prompts)),
-            strict=True,
-        )
-        owners = tuple(owner for item in items for owner in mosaic.owners_of(item))
-        lengths = tuple(rows_LD.shape[0] for item in items for rows_LD in self._text_rows(item))
-        key = grids, prompts, lengths, owners
-        if key not in self._packs:
-            self._packs[key] = Pack.build(grids, lengths, prompts, self.pipeline.device, owners)
-            if len(self._packs) > REMEMBERED_PACKS:
-                self._packs.popitem(last=False)
-        self._packs.move_to_end(key)
-        return self._packs[key]
-
-    def _text_rows(self, item: DenoiseItem) -> Sequence[Tensor]:
-        """[L, D] for each branch that the model runs on."""
-        first, *others = (self._texts[prompt] for prompt in item.computed_prompts)
-        return [first.rows_LD, *(other.beside(first) for other in others)]
-
-    def _grid(self, item: DenoiseItem, branch: int) -> Grid:
-        grid = self._slots[item.sample].grid
-        return coarser(grid, 1) if item.coarse(branch) else grid
-
-    def _latent(self, item: DenoiseItem, branch: int) -> Tensor:
-        """What a branch is computed from."""
-        slot = self._slots[item.sample]
-        if not item.coarse(branch):
-            return slot.latent_LC
-        return halved(slot.latent_LC, slot.grid, self.pipeline.denoiser.patch)
-
-    def _inputs(self, items: Sequence[DenoiseItem], pack: Pack) -> Inputs:
-        owners = [item for item in items for _ in item.computed_prompts]
-        latents = [self._latent(i, b) for i in items for b, _ in enumerate(i.computed_prompts)]
-        times = [self._schedule(item.path).timesteps[item.last] for item in owners]
-        times += [0.0] * (pack.num_mod_rows - len(times))
-        texts = [self._texts[p] for i in items for p in i.computed_prompts]
-        told = [(item.size, item.guidance) for item in owners]
-        return Inputs(
-            latent_TC=pack.gather(latents),
-            timestep_M=torch.tensor(times, device=self.pipeline.device),
-            text_TD=pack.gather([x for item in items for x in self._text_rows(item)], "text"),
-            extra=self.pipeline.conditions(texts, told, pack.num_mod_rows),
-        )
+        return self.ranks.part(self.layouts.taken(items))
 
     def _decode(self, item: DecodeItem) -> Outcome:
         slot = self._slots[item.sample]

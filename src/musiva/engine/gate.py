@@ -75,7 +75,8 @@ class Passage:
     @property
     def owners(self) -> list[Hashable]:
         """In the store: a sample branch each."""
-        return pages_of(self.item.sample)[: len(self.places)]
+        owners = pages_of(self.item.sample)
+        return [owners[branch] for branch in self.item.computed]
 
     @property
     def full(self) -> bool:
@@ -85,7 +86,7 @@ class Passage:
 
 def passages_of(items: Sequence[DenoiseItem]) -> list[Passage]:
     """In order, with the branches that each computes."""
-    ends = list(accumulate((len(item.computed_prompts) for item in items), initial=0))
+    ends = list(accumulate((len(item.computed) for item in items), initial=0))
     return [
         Passage(item, range(start, stop), item.actions[-1])
         for item, (start, stop) in zip(items, pairwise(ends), strict=True)
@@ -128,13 +129,18 @@ class Gates:
         """One evaluation of the model: settles actions and fills in predictions, what was measured,
         and errors. Returns the rows that went through all of the model.
 
-        inputs, pack: of all that pass. pack_of: builds the pack of some of their items.
+        inputs, pack: of all that pass, of whom each may have branches on this rank or none.
+        pack_of: builds the pack of some of their items.
         """
         # What this forward is going to hold must not go when others of it reserve.
         with self.store.pin(owner for one in passages for owner in one.owners):
             stages = self._begin(passages, inputs, pack)
             self._decide(passages, stages.probed)
             return self._end(passages, stages, pack_of)
+
+    def agree(self, passages: Sequence[Passage]) -> None:
+        """What a rank does about a forward in which it has nothing: settle actions like all."""
+        self._decide(passages, {})
 
     def free(self, sample: str) -> None:
         """Let go of all that is kept of a sample."""
@@ -166,10 +172,11 @@ class Gates:
                 continue
             # Every owner is asked, so that hits and misses are counted alike.
             missing = sum(map(self.store.missing, one.owners))
-            nothing = torch.zeros((), device=probed[one.probes[0]][0].device)
+            nothing = torch.zeros((), device=self.store.config.device)
             sums.append(nothing + missing)
             for probe in one.probes:
-                sums += [nothing] * 2 if missing else self._change(one, probe, probed[probe])
+                absent = missing or not one.owners
+                sums += [nothing] * 2 if absent else self._change(one, probe, probed[probe])
         values = iter(self._group.sum(torch.stack(sums)).tolist() if sums else [])
         for one in passages:
             # What one rank has not, no rank can use.
@@ -214,12 +221,13 @@ class Gates:
         the rows that went through all segments.
         """
         pack, rows = stages.pack, 0
-        full = [one for one in passages if one.full]
+        present = [one for one in passages if one.places]
+        full = [one for one in present if one.full]
         # Of an item that failed, anything will do.
         image_LD = list(stages.bases[REST])
         unchanged = _unchanged(stages.start, stages.then)
         if full:
-            part = pack if len(full) == len(passages) else pack_of([one.item for one in full])
+            part = pack if len(full) == len(present) else pack_of([one.item for one in full])
             places: Sequence[int] = [place for one in full for place in one.places]
             if part is pack or (begun := _rows_of(stages.then, pack, part, places)) is None:
                 # All rows then, some in vain, where nobody knows how a stream is laid out.

@@ -49,33 +49,39 @@ def owners_of(item: DenoiseItem) -> list[Hashable]:
     """For each branch that an item computes, whose pages its rows are kept in; None for nobody's.
     The rows of a coarser grid stand for no tokens of the sample.
     """
-    owners = zip(pages_of(item.sample), item.computed_prompts, strict=False)
+    owners = pages_of(item.sample)
     return [
-        None if item.tile is None or item.coarse(branch) else owner
-        for branch, (owner, _) in enumerate(owners)
+        None if item.tile is None or item.coarse(branch) else owners[branch]
+        for branch in item.computed
     ]
 
 
 def settled(
-    items: Sequence[DenoiseItem], grids: Sequence[Grid], run: PagedRun, group: Group
+    items: Sequence[DenoiseItem],
+    own: Sequence[DenoiseItem],
+    grids: Sequence[Grid],
+    run: PagedRun,
+    group: Group,
+    least: int = 1,
 ) -> list[DenoiseItem]:
     """Items as they can be done: with all tiles where pages of the absent ones are missing, on
-    whatever rank, or where the tokens are too few for all ranks. grids: one for each item.
+    whatever rank, or where there are fewer than `least` tokens. own: what of each this rank
+    computes. grids: one for each item.
     """
     # Every owner is asked, so that hits and misses are counted alike.
     missing = [
-        _lacking(item, grid, run, group) if _has_tiles(item) else 0
-        for item, grid in zip(items, grids, strict=True)
+        _lacking(item, grid, run, least) if _has_tiles(item) else 0
+        for item, grid in zip(own, grids, strict=True)
     ]
     if group.size > 1 and any(map(_has_tiles, items)):
         missing = group.sum(torch.tensor(missing)).tolist()
     return [_in_full(item) if lost else item for item, lost in zip(items, missing, strict=True)]
 
 
-def _lacking(item: DenoiseItem, grid: Grid, run: PagedRun, group: Group) -> int:
-    """Owners of which something is missing, and whether some rank would have nothing."""
+def _lacking(item: DenoiseItem, grid: Grid, run: PagedRun, least: int) -> int:
+    """Owners of which something is missing, and whether there are too few tokens."""
     tokens_A = tokens_of(item, grid)
-    few = tokens_A is not None and len(tokens_A) < group.size
+    few = tokens_A is not None and len(tokens_A) < least
     return few + sum(not run.can_take(owner, grid) for owner in owners_of(item))
 
 
@@ -102,7 +108,7 @@ def take(pack: Pack, items: Sequence[DenoiseItem], grids: Sequence[Grid]) -> Pac
     tokens = [
         tokens_of(item, grid)
         for item, grid in zip(items, grids, strict=True)
-        for _ in item.computed_prompts
+        for _ in item.computed
     ]
     return pack.take({"image": tokens})
 

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, TypeVar, cast, get_args
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +30,11 @@ from torch import Tensor, nn
 from musiva.comm.group import Group
 from musiva.core.pack import Pack, Rows
 from musiva.core.run import QKV, Over, Run, Streams
+from musiva.parallel.forms import Form
 from musiva.parallel.shards import Axis, bounds, places_in, real_rows, shards
 
-__all__ = ["FORMS", "Form", "SequenceRun"]
+__all__ = ["SequenceRun"]
 
-Form = Literal["ulysses", "dynamic"]
-FORMS: tuple[Form, ...] = get_args(Form)
 X = TypeVar("X", Tensor, Streams)
 V = TypeVar("V")
 # What a layout is known by to hang these on it.

@@ -223,7 +223,8 @@ class Fleet(Front):
     @property
     def _in_lumps(self) -> bool:
         """Whether ranks cannot share some tokens out, and keep pages of them."""
-        lumps = self._order.form == "dynamic" or self.pipeline.denoiser.align > 1
+        form, align = self._order.form, self.pipeline.denoiser.align
+        lumps = form == "dynamic" or (form == "ulysses" and align > 1)
         return lumps and self._order.degree > 1
 
     @property

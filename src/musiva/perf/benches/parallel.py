@@ -85,7 +85,7 @@ def _speed(findings: Findings, *, quick: bool) -> None:
     pipeline = load_pipeline("default")
 
     def fleet(count: int, degree: int) -> Fleet:
-        workers = Workers(count=count, degree=degree, threads=1)
+        workers = Workers(count=count, degree=degree, form="branches", threads=1)
         return Fleet(pipeline, workers, Engine.Config(), model="default")
 
     with fleet(1, 1) as one:
