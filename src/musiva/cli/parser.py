@@ -229,8 +229,8 @@ def _serve(commands: Commands) -> None:
         "--form",
         default="ulysses",
         metavar="NAME",
-        help="how they share it: ulysses, branches (of guidance), or dynamic for models that attend "
-        "in frames and in columns (default: ulysses)",
+        help="how they share it: ulysses, branches (of guidance), or dynamic, for models that "
+        "attend in frames and in columns (default: ulysses)",
     )
     p.add_argument(
         "--cluster",
