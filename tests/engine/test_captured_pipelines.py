@@ -36,7 +36,12 @@ def engine(directory: Path) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.mark.parametrize("name", SMALL)
+# Of one of them the export takes three quarters of a minute.
+SLOW = {"z_image": pytest.mark.matrix}
+NAMES = [pytest.param(name, marks=SLOW.get(name, ())) for name in SMALL]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_same_pictures_as_diffusers(name: str, tmp_path: Path) -> None:
     assert largest_error(name, tmp_path / name) <= 1e-3
 
