@@ -276,6 +276,9 @@ class Fleet(Front):
             is_done = not self._on(member)
             if member.phase is Phase.DRAINING and not member.drained and is_done:
                 member.end()
+        for ticket in self._tickets.values():
+            if ticket.member is None:
+                self._put(ticket)
         self._balance()
         return self._abandoned()
 
@@ -297,10 +300,7 @@ class Fleet(Front):
                 member.fail(f"on {message.host} it is another one: the server has {lacking}")
                 return
             with self._lock:
-                member.host, member.phase, member.was_ready = message.host, Phase.READY, True
-                for ticket in list(self._tickets.values()):
-                    if ticket.member is None:
-                        self._put(ticket)
+                member.phase, member.was_ready = Phase.READY, True
                 self._roster.changed.notify_all()
 
     def _news(self, member: Member, event: Event) -> None:

@@ -55,7 +55,6 @@ class Member:
         self.was_ready = self.drained = False
         self.stuck = 0.0
         self.failure: Exception | None = None
-        self.host = ""
         self.figures: Figures | None = None
         self.steps = 0
         self.heard_at = clock()

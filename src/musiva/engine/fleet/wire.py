@@ -72,9 +72,8 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Its model is loaded. pid: of its process. host: the machine that it is on."""
+    """Its model is loaded. host: the machine that it is on."""
 
-    pid: int
     host: str
     identity: Identity
 

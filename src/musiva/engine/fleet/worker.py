@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import signal
 import time
@@ -154,7 +153,7 @@ class Worker:
 
     def run(self) -> None:
         """Returns when it is told to, or when nobody is there."""
-        self._send(Ready(os.getpid(), platform.node(), self._identity))
+        self._send(Ready(platform.node(), self._identity))
         try:
             while self._obey(self._channel.receive()):
                 pass
