@@ -15,6 +15,7 @@ from musiva.engine import journal as engine_journal
 from musiva.engine.journal import Entry, Resumption
 from musiva.engine.pipeline import Pipeline
 from musiva.policy import POLICIES, Policy
+from musiva.store import Cache
 
 __all__ = ["Bench", "Journal", "comings_and_goings"]
 
@@ -60,11 +61,14 @@ class Bench:
         max_rows: int = 4096,
         store_bytes: int = 1 << 24,
         told: Callable[[Entry], None] | None = None,
+        cache: Cache | None = None,
         **policies: type,
     ) -> None:
-        """told: gets what others need to go on with requests, as often as there is anything."""
+        """told: gets what others need to go on with requests, as often as there is anything. cache:
+        of what was computed before.
+        """
         self.journal = Journal()
-        self.executor = InlineExecutor(pipeline, store_bytes=store_bytes)
+        self.executor = InlineExecutor(pipeline, store_bytes=store_bytes, cache=cache)
         scheduler = Scheduler.Config(max_rows=max_rows).build()
         known = {**POLICIES, **policies}
         self.front = Intake(pipeline, tariff=scheduler.tariff, policies=known)

@@ -32,6 +32,8 @@ FROZEN = {
         *("--host", "--port", "--max-rows", "--max-waiting", "--cors-origin", "--policy"),
         *("--scheduler", "--patience", "--tenants", "--job-seconds", "--job-mib"),
         *("--workers", "--degree", "--form", "--cluster"),
+        *("--cache-mib", "--cache-shared-mib", "--cache-dir", "--cache-dir-mib", "--directory"),
+        *("--cache-secret-file", "--cache-listen"),
         *KEY,
         *STORE,
         *MACHINE,

@@ -49,6 +49,7 @@ class DrawnPrompts:
 
     width: int
     num_bytes = 0
+    modules = ()
 
     def tokenize(self, prompt: str) -> list[int]:
         return list(prompt.encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import product
 
@@ -17,6 +17,7 @@ from musiva.engine import InlineExecutor
 from musiva.engine.fleet.group import Leader, follow
 from musiva.engine.fleet.launcher import pair_of_queues
 from musiva.parallel import Form
+from musiva.store import Cache
 from tests.contract.driving import pipeline_of, selection
 from tests.contract.test_paged import MODELS
 from tests.contract.test_policies import ACTIVE, PATHS, alone, bench_of, options
@@ -43,12 +44,19 @@ def cases() -> list[object]:
 
 
 @contextmanager
-def ranked(model: str, path: str, degree: int, form: Form = "ulysses") -> Iterator[Bench]:
+def ranked(
+    model: str,
+    path: str,
+    degree: int,
+    form: Form = "ulysses",
+    caches: Sequence[Cache | None] = (None, None, None, None),
+) -> Iterator[Bench]:
     """A bench whose plans are run by several ranks, threads each."""
     bench, pipeline = bench_of(model, path), pipeline_of(model, clipped=path == "ddim")
     groups = ThreadGroup.all_of(degree)
     own = [
-        InlineExecutor(pipeline, store_bytes=1 << 24, group=group, form=form) for group in groups
+        InlineExecutor(pipeline, store_bytes=1 << 24, group=group, form=form, cache=one)
+        for group, one in zip(groups, caches, strict=False)
     ]
     channels = [pair_of_queues() for _ in own[1:]]
 

@@ -24,8 +24,8 @@ from musiva.core.errors import (
 from musiva.core.types import Action, Kind, StepPlan, StepResult
 from musiva.engine import Engine, Fleet, InlineExecutor, Workers, load_pipeline
 from musiva.engine.fleet import Threads
-from musiva.engine.fleet.identity import Identity
 from musiva.engine.fleet.placement import Load, misplaced, placed
+from musiva.engine.identity import Identity
 from musiva.engine.pipeline import Pipeline
 from musiva.policy import POLICIES, load_policy_class
 

@@ -94,6 +94,7 @@ class FakeServer:
     let_go: while cleared, requests stop after the third evaluation of picture `held`.
     active: of each evaluation, which of `tiles` (rows, columns) it computes; () for all evaluations
     in full, without tiles. standing: what it tells of its load; None, and it has no such route.
+    workers: what it tells of them; None, and it has no such route.
     floors: seconds that a request takes at each quality; {} and it has no estimates. took: what a
     picture is said to have taken, if not that. used: its quality, if not the lowest allowed. retry:
     seconds after which it says that a refused request would not be.
@@ -109,6 +110,7 @@ class FakeServer:
         self.tiles: tuple[int, int] | None = None
         self.active: Sequence[Sequence[int]] = ()
         self.standing: dict[str, object] | None = dict(IDLE)
+        self.workers: list[dict[str, object]] | None = []
         self.floors = dict(FLOORS)
         self.took: float | None = None
         self.used: int | None = None
@@ -134,7 +136,7 @@ class FakeServer:
         """As at the beginning, but for the address."""
         self.let_go.set()
         self.answering.set()
-        self.standing, self.floors = dict(IDLE), dict(FLOORS)
+        self.standing, self.floors, self.workers = dict(IDLE), dict(FLOORS), []
         self.took, self.used, self.retry = None, None, 1.5
         self.given_up = self.polls = 0
         self.model, self.key, self.held = dict(MODEL), None, 0
@@ -155,6 +157,7 @@ class FakeServer:
                 Route("/v1/models", self._models),
                 Route("/v1/images/generations", self._generate, methods=["POST"]),
                 Route("/v1/standing", self._standing),
+                Route("/v1/cluster", self._cluster),
                 Route("/v1/estimates", self._estimates, methods=["POST"]),
                 *routes(),
             ]
@@ -193,6 +196,11 @@ class FakeServer:
         if self.standing is None:
             return JSONResponse({"error": {"message": "no such route", "code": "not_found"}}, 404)
         return self._refused(request) or JSONResponse(self.standing)
+
+    async def _cluster(self, request: Request) -> Response:
+        if self.workers is None:
+            return JSONResponse({"error": {"message": "no such route", "code": "not_found"}}, 404)
+        return self._refused(request) or JSONResponse({"workers": self.workers})
 
     async def _estimates(self, request: Request) -> Response:
         body = await request.json()

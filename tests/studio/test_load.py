@@ -91,6 +91,56 @@ def drawn(page: Page) -> str:
     return str(page.evaluate(DRAWN))
 
 
+WORKER: dict[str, object] = {
+    "worker": 0,
+    "phase": "ready",
+    "pid": 1,
+    "life": 1,
+    "requests": 3,
+    "waiting": 1,
+    "work_seconds": 4.0,
+    "steps": 120,
+    "store_bytes": 3 << 20,
+    "found": 0,
+    "not_found": 0,
+    "fetched_bytes": 0,
+    "served_bytes": 0,
+}
+
+
+def test_workers_are_shown_with_what_they_have_to_do(studio: Open, fake: FakeServer) -> None:
+    other = {"worker": 1, "phase": "gone", "life": 3, "requests": 0, "waiting": 0}
+    fake.workers = [WORKER, {**WORKER, **other, "work_seconds": 1.0, "store_bytes": 0}]
+    page = studio()
+    rows = page.locator("#workers-rows tr")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(0).locator("th, td")).to_have_text(
+        ["0", "ready", "3, 1 waiting", "4.0 s", "120", "3.0 MiB", "–", "0 in, 0 out"]
+    )
+    expect(rows.nth(1).locator("th, td").first).to_have_text("1 (life 3)")
+    expect(page.get_by_role("columnheader", name="Found")).to_be_hidden()
+    shares = page.locator(".work-bar").evaluate_all(
+        "bars => bars.map(bar => bar.style.getPropertyValue('--share'))"
+    )
+    assert shares == ["1", "0.25"]
+    found = {"found": 30, "not_found": 10, "fetched_bytes": 5 << 19}
+    fake.workers = [{**WORKER, **found}]
+    expect(rows).to_have_count(1)
+    expect(page.get_by_role("columnheader", name="Found")).to_be_visible()
+    expect(rows.nth(0).locator("td").nth(5)).to_have_text("30 of 40")
+    expect(rows.nth(0).locator("td").nth(6)).to_have_text("2.5 MiB in, 0 out")
+
+
+@pytest.mark.parametrize("workers", [[], None])
+def test_a_server_without_workers_shows_none(
+    studio: Open, fake: FakeServer, workers: list[dict[str, object]] | None
+) -> None:
+    fake.workers = workers
+    page = studio()
+    expect(page.locator("#standing-running")).to_have_text("0 running")
+    expect(page.locator("#workers")).to_be_hidden()
+
+
 def test_standing_is_asked_gently(page: Page, fake: FakeServer) -> None:
     wait_until(lambda: fake.polls >= 2)
     page.evaluate(HIDE, True)

@@ -17,7 +17,7 @@ from musiva.core.errors import InvalidInput
 __all__ = ["run"]
 
 HEAD = f"{'worker':>6}  {'phase':<9} {'pid':>7} {'life':>4} {'requests':>8} {'waiting':>7} "
-HEAD += f"{'work':>8} {'steps':>8} {'store':>9}"
+HEAD += f"{'work':>8} {'steps':>8} {'store':>9} {'found':>8}"
 # Where a terminal begins anew.
 CLEAR = "\x1b[H\x1b[J"
 
@@ -63,5 +63,6 @@ def _line(worker: Worker) -> str:
     store = f"{worker.store_bytes / 2**20:.1f} MiB"
     return (
         f"{worker.number:>6}  {worker.phase:<9} {pid:>7} {worker.life:>4} {worker.requests:>8} "
-        f"{worker.waiting:>7} {worker.work:>6.1f} s {worker.steps:>8} {store:>9}"
+        f"{worker.waiting:>7} {worker.work:>6.1f} s {worker.steps:>8} {store:>9} "
+        f"{worker.found:>8} of {worker.found + worker.not_found}"
     )

@@ -15,18 +15,20 @@ def chosen_key(file: Path | None, env: Env) -> str | None:
     return env.api_key if file is None else read_key(file)
 
 
-def read_key(path: Path) -> str:
-    """The file's only line. Raises InvalidInput, which never shows what is in the file."""
+def read_key(path: Path, field: str = "api-key-file") -> str:
+    """The file's only line. Raises InvalidInput for the field, which never shows what is in the
+    file.
+    """
     allowed = "a text file with the key as its only line"
     try:
         lines = path.read_text(encoding="ascii").split("\n")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not ASCII"
-        raise InvalidInput("api-key-file", str(path), f"{allowed} ({reason})") from error
+        raise InvalidInput(field, str(path), f"{allowed} ({reason})") from error
     if len([line for line in lines if line.strip()]) != 1 or not lines[0].strip():
-        raise InvalidInput("api-key-file", str(path), allowed)
+        raise InvalidInput(field, str(path), allowed)
     key = lines[0].strip()
-    checked_key("api-key-file", key)
+    checked_key(field, key)
     return key
 
 

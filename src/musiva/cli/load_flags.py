@@ -1,5 +1,5 @@
 """The commands that foretell load, make it, and look at who bears it: profile, trace, simulate,
-replay, cluster.
+replay, cluster, demo.
 """
 
 from __future__ import annotations

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from musiva import __version__
-from musiva.cli.common_flags import STORE_MIB, Commands, add_key, add_machine, add_store
+from musiva.cli.common_flags import (
+    STORE_MIB,
+    Commands,
+    add_cache,
+    add_key,
+    add_machine,
+    add_store,
+)
 from musiva.cli.load_flags import (
     add_cluster,
     add_profile,
@@ -238,6 +245,7 @@ def _serve(commands: Commands) -> None:
         help="have the workers on the machines of a cluster of Ray: ray, or ray://HOST:PORT "
         "(default: on this machine)",
     )
+    add_cache(p)
     p.add_argument(
         "--max-rows",
         type=whole("max-rows", 16, 1 << 20),
@@ -366,8 +374,8 @@ def _bench(commands: Commands) -> None:
     p.add_argument(
         "name",
         metavar="NAME",
-        help="capture, captured-speed, chaos, fidelity, generate, pack, parallel, parity, region, "
-        "reuse, scheduler, serve, server, store, studio or suite",
+        help="capture, captured-speed, chaos, cluster-cache, fidelity, generate, pack, parallel, "
+        "parity, region, reuse, scheduler, serve, server, store, studio or suite",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     p.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from musiva.cli.cache import chosen_cache
 from musiva.cli.key import chosen_key
 from musiva.cli.machine import set_threads
 from musiva.core.env import Env
@@ -44,6 +45,7 @@ def run(arguments: Namespace, env: Env) -> int:
         max_waiting=arguments.max_waiting,
         policies={**POLICIES, **dict(map(load_policy_class, arguments.policy))},
         store_bytes=arguments.store_mib << 20,
+        cache=chosen_cache(arguments),
     )
     serve(
         arguments.model,

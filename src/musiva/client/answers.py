@@ -217,6 +217,7 @@ class Fared(TypedDict):
     quality_promised: int | None
     quality_used: int | None
     deadline_met: bool | None
+    reused: int | None
     seconds: Seconds | None
 
 
@@ -249,6 +250,7 @@ def _fared(where: Json) -> Fared:
         quality_promised=known(whole, where, "quality_promised"),
         quality_used=known(whole, where, "quality_used"),
         deadline_met=known(truth, where, "deadline_met"),
+        reused=known(whole, where, "reused"),
         seconds=known(_seconds, where, "seconds"),
     )
 

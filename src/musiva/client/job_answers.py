@@ -136,6 +136,10 @@ def workers_of(content: bytes) -> tuple[Worker, ...]:
             work=number(one, "work_seconds"),
             steps=whole(one, "steps"),
             store_bytes=whole(one, "store_bytes"),
+            found=whole(one, "found"),
+            not_found=whole(one, "not_found"),
+            fetched_bytes=whole(one, "fetched_bytes"),
+            served_bytes=whole(one, "served_bytes"),
         )
         for one in listed(json_of(content), "workers")
     )

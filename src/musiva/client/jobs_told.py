@@ -77,7 +77,9 @@ class Worker:
     """One of a server's. number: its place, from 0. phase: "starting", "ready", "draining" or
     "gone". pid: of its process. life: which of the workers that had its place, from 1. requests:
     that it has; waiting: those of them that have not begun. work: seconds that are left of it, as
-    dense runs. steps: that it has made. store_bytes: of the pages that it keeps.
+    dense runs. steps: that it has made. store_bytes: of the pages that it keeps. found, not_found:
+    pages of the cluster that it asked for. fetched_bytes, served_bytes: of such from and to other
+    hosts.
     """
 
     number: int
@@ -89,6 +91,10 @@ class Worker:
     work: float
     steps: int
     store_bytes: int
+    found: int
+    not_found: int
+    fetched_bytes: int
+    served_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,7 +95,8 @@ class Picture(Encoded):
     cost: full ones that all that was computed is worth; share: that over the dense run's. None of a
     server that does not tell. tiles: (rows, columns), and tile_counts: evaluations that computed
     each, row by row, of a policy that has tiles. quality_promised: that it keeps at least;
-    quality_used: the lowest that was used. deadline_met: None without a deadline.
+    quality_used: the lowest that was used. deadline_met: None without a deadline. reused:
+    evaluations that had been computed before, and were not again.
     """
 
     seed: int
@@ -111,6 +112,7 @@ class Picture(Encoded):
     quality_promised: int | None = None
     quality_used: int | None = None
     deadline_met: bool | None = None
+    reused: int | None = None
     seconds: Seconds | None = None
 
     @property

@@ -350,6 +350,7 @@ def _fared(picture: Picture) -> Fared:
         denoise=seconds.denoise,
         decode=seconds.decode,
         deadline_met=picture.deadline_met,
+        reused=picture.reused or 0,
     )
     return Fared(quality=used, report=report)
 

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from musiva.comm.group import Group, Lone, TorchGroup
 from musiva.comm.launch import joined, launch
+from musiva.comm.link import Link, Service, address_of
 from musiva.comm.threads import ThreadGroup, in_threads
 
-__all__ = ["Group", "Lone", "ThreadGroup", "TorchGroup", "in_threads", "joined", "launch"]
+__all__ = [
+    "Group",
+    "Link",
+    "Lone",
+    "Service",
+    "ThreadGroup",
+    "TorchGroup",
+    "address_of",
+    "in_threads",
+    "joined",
+    "launch",
+]

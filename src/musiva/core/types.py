@@ -217,7 +217,8 @@ class DenoiseItem:
     predictions are kept to forecast from. tile: (height, width) in tokens of the tiles that actions
     choose among; None where they never do, and nothing is kept for it then. level: of the sample,
     that chose the actions. frames: of the clip; 1 is a picture. branches: those that are computed
-    here, by their places among the prompts; None for all.
+    here, by their places among the prompts; None for all. tenant: whose it is, which only names
+    what is kept of it.
     """
 
     sample: str
@@ -236,6 +237,7 @@ class DenoiseItem:
     level: int = 0
     frames: int = 1
     branches: tuple[int, ...] | None = None
+    tenant: str = "default"
 
     @property
     def computes(self) -> bool:
@@ -303,32 +305,37 @@ class Outcome:
     denoise item that asked for a preview. measured: by name of the probe, those that could be
     measured; of a probe of tiles, a number for each, or None where a tile was not computed. action:
     the item's last one as it was done, where the executor had to decide; None: as planned. Of a
-    clip that is decoded, the picture is [F, H, W, 3].
+    clip that is decoded, the picture is [F, H, W, 3]. found: what the model says was not computed,
+    since it had been before.
     """
 
     error: Exception | None = None
     picture: object | None = None
     measured: Mapping[str, float | TileValues] = field(default_factory=dict)
     action: Action | None = None
+    found: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """outcomes: one per item of the plan, in order. rows: that went through all segments of the
-    forward, padding included; 0 where every gate held.
+    forward, padding included; 0 where every gate held. strayed: more or less was computed than the
+    plan says, since something was found, or had been found before and was needed after all.
     """
 
     number: int
     outcomes: tuple[Outcome, ...]
     seconds: float
     rows: int = 0
+    strayed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """How a picture fared. promised: the quality that it keeps at least. used: the lowest quality
     of its levels. seconds: from its arrival. encode, denoise, decode: of the steps in which it took
-    part; all else it waited. deadline_met: None without one.
+    part; all else it waited. deadline_met: None without one. reused: evaluations of the model that
+    had been computed before, here or elsewhere, and were not again.
     """
 
     promised: int
@@ -338,6 +345,7 @@ class Report:
     denoise: float
     decode: float
     deadline_met: bool | None
+    reused: int = 0
 
     @property
     def waited(self) -> float:

@@ -26,7 +26,7 @@ from musiva.engine.loop import Observer, StepLoop, StoringExecutor
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.standing import Estimate, Standing
 from musiva.policy import Policy, Trip
-from musiva.store import Figures
+from musiva.store import Cache, CacheFigures, Figures
 
 if TYPE_CHECKING:
     from musiva.client import RemoteEngine, Timeout
@@ -68,13 +68,25 @@ class Engine(Front):
         executor: StoringExecutor | None = None,
     ) -> None:
         """observe: gets every plan and its result. journal: what others need to go on with
-        requests, entry by entry. Both in the engine's thread. executor: of the pipeline; None for
-        one in this process.
+        requests, entry by entry. Both in the engine's thread. executor: of the pipeline, with a
+        cache or without; None for one in this process. Raises Unavailable for a cache that cannot
+        be had.
         """
         config = config or self.Config()
         scheduler = config.scheduler.build()
         super().__init__(pipeline, config, scheduler.tariff)
-        self._executor = executor or InlineExecutor(pipeline, store_bytes=config.store_bytes)
+        self._cache: Cache | None = None
+        if executor is None:
+            self._cache = None if config.cache is None else config.cache.build()
+            try:
+                executor = InlineExecutor(
+                    pipeline, store_bytes=config.store_bytes, cache=self._cache
+                )
+            except BaseException:
+                if self._cache is not None:
+                    self._cache.close()
+                raise
+        self._executor = executor
         told = None if journal is None else Journal(journal, time.monotonic)
         self._loop = StepLoop(self._executor, scheduler, observe, journal=told)
         self._wake = threading.Condition()
@@ -124,6 +136,8 @@ class Engine(Front):
             self._closing = True
             self._wake.notify()
         self._thread.join(timeout)
+        if self._cache is not None and not self._thread.is_alive():
+            self._cache.close()
 
     def check(self) -> None:
         if self._closing or self._broken:
@@ -197,6 +211,10 @@ class Engine(Front):
     @property
     def store_figures(self) -> Figures:
         return self._executor.store_figures
+
+    @property
+    def cache_figures(self) -> CacheFigures | None:
+        return None if self._cache is None else self._cache.figures()
 
     def num_before(self, request_id: str) -> int | None:
         with self._wake:

@@ -11,6 +11,7 @@ from collections import ChainMap
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,6 @@ from musiva.comm import Group, Lone
 from musiva.core.errors import ExecutionFailed, InvalidInput, MusivaError, NonFinite, RankLost
 from musiva.core.pack import Pack
 from musiva.core.types import (
-    Action,
     DecodeItem,
     DenoiseItem,
     EncodeItem,
@@ -32,32 +32,35 @@ from musiva.core.types import (
 )
 from musiva.engine import gate, mosaic
 from musiva.engine.apart import divided, in_full
-from musiva.engine.coarse import doubled
-from musiva.engine.gap import Gaps
+from musiva.engine.evaluations import Evaluations
 from musiva.engine.gate import Gates, Passage, has_gate, passages_of
 from musiva.engine.layouts import Layouts
-from musiva.engine.measured import Computed, Measurements
+from musiva.engine.measured import Measurements
 from musiva.engine.paged import PagedRun
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.preview import LatentPreview
 from musiva.engine.ranks import Ranks
+from musiva.engine.reuse import Debt, Reuse
 from musiva.engine.runner import forward
 from musiva.engine.slot import Checkpoint, Slot, is_whole
 from musiva.models import Denoiser
 from musiva.models.text import Words
 from musiva.parallel import Form
-from musiva.samplers import (
-    Schedule,
-    initial_scale,
-    predicted_clean,
-    prediction_from_clean,
-)
-from musiva.store import Figures, Store
+from musiva.samplers import Schedule, initial_scale
+from musiva.store import Cache, Figures, Store
 
 __all__ = ["STORE_BYTES", "InlineExecutor"]
 
 log = logging.getLogger(__name__)
 STORE_BYTES = 256 << 20
+
+
+class Denoised(NamedTuple):
+    """Of a step. rows, strayed: as of `StepResult`."""
+
+    outcomes: list[Outcome]
+    rows: int
+    strayed: bool
 
 
 class InlineExecutor:
@@ -77,9 +80,11 @@ class InlineExecutor:
         store_bytes: int = STORE_BYTES,
         group: Group | None = None,
         form: Form = "ulysses",
+        cache: Cache | None = None,
     ) -> None:
         """group: of ranks that run the same plans, each with an executor of its own; form: how they
-        share them. Raises InvalidInput for store_bytes below 1.
+        share them. cache: of what was computed before, here or elsewhere. Raises InvalidInput for
+        store_bytes below 1.
         """
         if store_bytes < 1:
             raise InvalidInput("store_bytes", store_bytes, "a whole number of at least 1")
@@ -95,9 +100,18 @@ class InlineExecutor:
         self._texts: dict[Prompt, Words] = {}
         self._latent_preview: LatentPreview | None = None
         self._kriging = pipeline.kriging
-        self._gaps = Gaps(self._kriging)
         self._schedule: Callable[[Path], Schedule] = lru_cache(maxsize=256)(pipeline.schedule)
         self.layouts = Layouts(pipeline, self._slots, self._texts, self._schedule)
+        self.evaluations = Evaluations(pipeline, self._slots, self.layouts, self._schedule)
+        self._reuse: Reuse | None = None
+        if cache is not None:
+            shared = self.ranks.group, form
+            self._reuse = Reuse(cache, pipeline, self._slots, self._schedule, *shared)
+
+    @property
+    def root(self) -> str | None:
+        """Of the names of all that it makes (`lineage.root_of`); None without a cache."""
+        return None if self._reuse is None else self._reuse.root
 
     @property
     def num_slots(self) -> int:
@@ -118,7 +132,13 @@ class InlineExecutor:
     def restore(self, sample: str, checkpoint: Checkpoint) -> None:
         """Let a sample go on from there, and let go of what one of its id had."""
         self._drop(sample)
-        self._slots[sample] = checkpoint.to(self.pipeline.device).slot
+        slot = self._slots[sample] = checkpoint.to(self.pipeline.device).slot
+        if self._reuse is None:
+            # Nobody here keeps account of what comes next.
+            slot.lineage = None
+        elif slot.lineage is not None:
+            # Whoever had it has published what it computed.
+            slot.lineage = replace(slot.lineage, unbroken=True)
 
     def latent(self, sample: str) -> Tensor:
         """float32: the latent of a sample as it stands, as `Pipeline.latent_shape` has it."""
@@ -134,14 +154,14 @@ class InlineExecutor:
         for end in range(1, len(item.actions) + (not item.computes)):
             assert slot is not None, "a sample computes first"
             self._slots[item.sample] = slot.copy()
-            self._forecast(replace(item, actions=item.actions[:end], preview=False))
+            self.evaluations.skip(replace(item, actions=item.actions[:end], preview=False))
             found.append(self.latent(item.sample))
             self._slots[item.sample] = slot
         return found
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepResult:
-        start, rows = time.perf_counter(), 0
+        start, rows, strayed = time.perf_counter(), 0, False
         for sample in plan.release:
             self._drop(sample)
         for prompt in plan.drop_texts:
@@ -151,8 +171,9 @@ class InlineExecutor:
                 outcomes = []  # a plan that only frees slots
             elif plan.kind is Kind.ENCODE:
                 outcomes = self._encode([i for i in plan.items if isinstance(i, EncodeItem)])
+                strayed = any(outcome.found for outcome in outcomes)
             elif plan.kind is Kind.DENOISE:
-                outcomes, rows = self._denoise(
+                outcomes, rows, strayed = self._denoise(
                     [i for i in plan.items if isinstance(i, DenoiseItem)]
                 )
             else:
@@ -173,7 +194,8 @@ class InlineExecutor:
             )
             outcomes = [Outcome(error=reason) for _ in plan.items]
         self.store_figures = self.store.figures()
-        return StepResult(plan.number, tuple(outcomes), time.perf_counter() - start, rows)
+        seconds = time.perf_counter() - start
+        return StepResult(plan.number, tuple(outcomes), seconds, rows, strayed)
 
     def check_integrity(self, live: Sequence[str]) -> None:
         """Raise AssertionError if a slot or a page belongs to no live sample, or the store is
@@ -190,6 +212,8 @@ class InlineExecutor:
         """Let go of all that there is of a sample."""
         self._slots.pop(sample, None)
         self._checkpoints.pop(sample, None)
+        if self._reuse is not None:
+            self._reuse.forget(sample)
         self._free(sample)
 
     def _free(self, sample: str) -> None:
@@ -198,32 +222,44 @@ class InlineExecutor:
             self.store.free(owner)
 
     def _encode(self, items: Sequence[EncodeItem]) -> list[Outcome]:
-        encoded = self.pipeline.text.words([item.prompt for item in items])
-        for item, words in zip(items, encoded, strict=True):
-            self._texts[item.prompt] = words
-        return [Outcome() for _ in items]
+        prompts = [item.prompt for item in items]
+        known = {} if self._reuse is None else self._reuse.words(prompts)
+        others = [prompt for prompt in prompts if prompt not in known]
+        start = time.perf_counter()
+        encoded = self.pipeline.text.words(others) if others else []
+        new = dict(zip(others, encoded, strict=True))
+        if self._reuse is not None:
+            self._reuse.publish_words(new, time.perf_counter() - start)
+        self._texts.update(known | new)
+        return [Outcome(found=item.prompt in known) for item in items]
 
-    def _denoise(self, items: Sequence[DenoiseItem]) -> tuple[list[Outcome], int]:
+    def _denoise(self, items: Sequence[DenoiseItem]) -> Denoised:
         for item in items:
             if item.fresh and item.evaluation == 0 and item.sample not in self._slots:
                 self._start(item)
+            if self._reuse is not None:
+                self._reuse.begin(item)
         before = {item.sample: self._slots[item.sample].copy() for item in items}
-        clean = {item.sample: self._forecast(item) for item in items}
-        computed, rows = [item for item in items if item.computes], 0
+        clean = {item.sample: self.evaluations.skip(item) for item in items}
         told = Measurements(self._kriging)
-        passages: Mapping[str, Passage] = {}
+        found = {} if self._reuse is None else self._reuse.found(items)
+        computed, rows = [i for i in items if i.computes and i.sample not in found], 0
+        debts = [] if self._reuse is None else self._reuse.due(computed)
+        for debt in debts:
+            self._repay(debt)
+        start, passages = time.perf_counter(), dict(found)
         if computed:
-            passages, rows = self._evaluate(computed)
-            for passage in passages.values():
-                if passage.error is None:
-                    predictions = [
-                        self.pipeline.clean_channels(x_LC).float() for x_LC in passage.predictions
-                    ]
-                    clean[passage.item.sample] = self._advance(passage.item, predictions, told)
+            others, rows = self._evaluate(computed)
+            passages |= others
+        for passage in passages.values():
+            if passage.error is None:
+                clean[passage.item.sample] = self._take(passage, told)
         # One transfer tells of all samples whether they are still numbers, and what was measured.
         for item in items:
             told.add(item.sample, "finite", self._slots[item.sample].latent_LC.isfinite().all())
         measured = told.read()
+        if self._reuse is not None and rows:
+            self._reuse.took(rows, time.perf_counter() - start)
         previews = self._preview(
             {
                 i.sample: x
@@ -233,9 +269,9 @@ class InlineExecutor:
         )
         outcomes = []
         for item in items:
-            passage, found = passages.get(item.sample), measured[item.sample]
+            passage, numbers = passages.get(item.sample), measured[item.sample]
             error, action = (passage.error, passage.action) if passage else (None, None)
-            if not found.pop("finite") and error is None:
+            if not numbers.pop("finite") and error is None:
                 error = NonFinite(f"evaluation {item.last + 1}: the prediction is not finite")
             if error is not None:
                 # What is not finite in them must not be read again.
@@ -245,10 +281,33 @@ class InlineExecutor:
             if passage is not None and is_whole(passage.action):
                 checkpoint = Checkpoint(item.evaluation, before[item.sample])
                 self._checkpoints[item.sample] = checkpoint
-            found |= passage.measured if passage else {}
+            numbers |= passage.measured if passage else {}
+            is_found = item.sample in found
+            if self._reuse is not None:
+                self._reuse.enter(item, passage, before[item.sample], found=is_found)
             shown = previews.get(item.sample, Outcome())
-            outcomes.append(replace(shown, measured=found, action=action))
-        return outcomes, rows
+            outcomes.append(replace(shown, measured=numbers, action=action, found=is_found))
+        return Denoised(outcomes, rows, strayed=bool(found or debts))
+
+    def _take(self, passage: Passage, told: Measurements) -> Tensor | None:
+        """Take the evaluation of a passage; see `Evaluations.take`."""
+        passage.predictions = [
+            self.pipeline.clean_channels(x_LC).float().contiguous() for x_LC in passage.predictions
+        ]
+        return self.evaluations.take(passage.item, passage.predictions, told)
+
+    def _repay(self, debt: Debt) -> None:
+        """Compute what was found instead, for the pages that come of it."""
+        name = debt.items[0].sample
+        slot, self._slots[name] = self._slots[name], debt.slot.copy()
+        try:
+            for item in debt.items:
+                self.evaluations.skip(item)
+                if item.computes:
+                    passages, _ = self._evaluate([item])
+                    self._take(passages[name], Measurements(self._kriging))
+        finally:
+            self._slots[name] = slot
 
     def _evaluate(self, items: Sequence[DenoiseItem]) -> tuple[Mapping[str, Passage], int]:
         """One evaluation of the model for items that compute, by sample, and the rows that went
@@ -303,104 +362,6 @@ class InlineExecutor:
                     passage.predictions = predictions[passage.places.start : passage.places.stop]
             ranks.join(items, passages, part, pack, gates=gates)
         return {passage.item.sample: passage for passage in passages}, rows * ranks.group.size
-
-    def _forecast(self, item: DenoiseItem) -> Tensor | None:
-        """Take the evaluations that the model skips; the last data prediction, if it is wanted."""
-        slot, schedule, clean_LC = self._slots[item.sample], self._schedule(item.path), None
-        actions = item.actions[:-1] if item.computes else item.actions
-        if not actions:
-            return None
-        if schedule.clip is None:
-            start = slot.latent_LC, slot.memory, slot.anchors, slot.grid
-            show = item.preview and not item.computes
-            landing = self._gaps.cross(schedule, item.evaluation, actions, *start, show=show)
-            slot.latent_LC, slot.memory = landing.latent, landing.memory
-            return landing.clean
-        for evaluation, action in enumerate(actions, item.evaluation):
-            clean_LC = self._estimate(slot, schedule.place(evaluation), action)
-            prediction_LC = prediction_from_clean(schedule, evaluation, slot.latent_LC, clean_LC)
-            slot.advance(schedule, evaluation, prediction_LC)
-        return clean_LC
-
-    def _estimate(self, slot: Slot, place: float, action: Action) -> Tensor:
-        """What stands in for a data prediction."""
-        if not action.calibrated:
-            return slot.anchors.forecast(place, action.order)
-        assert self._kriging is not None
-        return self._kriging.estimate(slot.anchors.newest(action.order + 1), place, slot.grid)
-
-    def _advance(
-        self, item: DenoiseItem, predictions: Sequence[Tensor], told: Measurements
-    ) -> Tensor | None:
-        """Take the evaluation that the model computed, given what it said of each branch; the data
-        prediction, if someone wants it.
-        """
-        slot, schedule, clean_LC = self._slots[item.sample], self._schedule(item.path), None
-        action, place = item.actions[-1], schedule.place(item.last)
-        tokens_A = mosaic.tokens_of(item, slot.grid)
-        is_joined = tokens_A is not None or slot.since_L1 is not None
-        prediction_LC = self._guided(item, self._spread(item, predictions, tokens_A))
-        if item.preview or item.keep:
-            clean_LC = predicted_clean(schedule, item.last, slot.latent_LC, prediction_LC)
-        if clean_LC is not None and item.keep:
-            forecast_LC = None
-            if slot.anchors.values and (is_joined or "tile_error" in item.probes):
-                forecast_LC = self._estimate(slot, place, action)
-            done = Computed(clean_LC, prediction_LC, forecast_LC, place, slot.grid, tokens_A)
-            for probe in item.probes:
-                told.measure(item, probe, done, slot.anchors)
-            if is_joined:
-                assert forecast_LC is not None
-                implied_LC = prediction_from_clean(schedule, item.last, slot.latent_LC, forecast_LC)
-                prediction_LC = mosaic.merge(prediction_LC, implied_LC, tokens_A)
-                slot.anchors, slot.since_L1, clean_LC = mosaic.join(
-                    slot.anchors, slot.since_L1, clean_LC, forecast_LC, tokens_A, place
-                )
-            spectrum = None if is_joined else done.spectrum
-            slot.anchors = slot.anchors.add(clean_LC, place, item.keep, slot.latent_LC, spectrum)
-        slot.advance(schedule, item.last, prediction_LC)
-        return clean_LC
-
-    def _spread(
-        self, item: DenoiseItem, predictions: Sequence[Tensor], tokens_A: Tensor | None
-    ) -> Sequence[Tensor]:
-        """[L, C] of each branch from [A, C]. Tokens that were not computed have the difference of
-        the branches that is forecast; nothing else of them is used.
-        """
-        slot, place = self._slots[item.sample], self._schedule(item.path).place(item.last)
-        if tokens_A is not None:
-            blank_LC = torch.zeros_like(slot.latent_LC)
-            predictions = [mosaic.spread(x_AC, tokens_A, blank_LC) for x_AC in predictions]
-        if len(predictions) == 1 or (tokens_A is None and slot.away_since_L1 is None):
-            return predictions
-        conditional_LC, other_LC = predictions
-        forecast_LC = slot.away.forecast(place, item.actions[-1].order)
-        slot.away, slot.away_since_L1, away_LC = mosaic.join(
-            slot.away, slot.away_since_L1, other_LC - conditional_LC, forecast_LC, tokens_A, place
-        )
-        return conditional_LC, mosaic.merge(other_LC, conditional_LC + away_LC, tokens_A)
-
-    def _guided(self, item: DenoiseItem, predictions: Sequence[Tensor]) -> Tensor:
-        """One prediction of both branches, the second of which may be borrowed."""
-        if len(item.prompts) == 1:
-            return predictions[0]
-        slot, place = self._slots[item.sample], self._schedule(item.path).place(item.last)
-        conditional_LC, *other = predictions
-        if not other:
-            away_LC = slot.away.forecast(place, item.actions[-1].order)
-            return self.pipeline.guided(conditional_LC, conditional_LC + away_LC, item.guidance)
-        if item.coarse(1):
-            other = [self._refined(item, other[0])]
-        if item.keep:
-            slot.away = slot.away.add(other[0] - conditional_LC, place, item.keep)
-        return self.pipeline.guided(conditional_LC, other[0], item.guidance)
-
-    def _refined(self, item: DenoiseItem, prediction_LC: Tensor) -> Tensor:
-        """On the grid of the sample, the prediction that a branch made on a coarser one."""
-        slot, schedule = self._slots[item.sample], self._schedule(item.path)
-        small_LC = predicted_clean(schedule, item.last, self.layouts.latent(item, 1), prediction_LC)
-        clean_LC = doubled(small_LC, slot.grid, self.pipeline.denoiser.patch)
-        return prediction_from_clean(schedule, item.last, slot.latent_LC, clean_LC)
 
     def _preview(self, clean: Mapping[str, Tensor]) -> Mapping[str, Outcome]:
         """Data predictions as tokens, by sample -> pictures, or why there are none. The first call

@@ -22,7 +22,7 @@ from musiva.engine.scheduler.prices import Tariff
 from musiva.engine.standing import Estimate, Standing, WorkerStanding
 from musiva.engine.stream import Stream
 from musiva.policy import POLICIES, PolicyClass
-from musiva.store import Figures
+from musiva.store import Cache, CacheFigures, Figures
 
 __all__ = ["Front", "Listener"]
 
@@ -39,7 +39,8 @@ class Front(Intake, ABC):
     class Config:
         """max_waiting: most requests at a time, running ones included; one more raises
         Overloaded. policies: those that requests may name. tenants: that they may be of; None for
-        any. store_bytes: budget of what gates and tiles keep.
+        any. store_bytes: budget of what gates and tiles keep. cache: of what was computed before;
+        None for none.
         """
 
         scheduler: Scheduler.Config = field(default_factory=Scheduler.Config)
@@ -47,6 +48,7 @@ class Front(Intake, ABC):
         policies: Mapping[str, PolicyClass] = field(default_factory=lambda: POLICIES)
         tenants: Sequence[str] | None = None
         store_bytes: int = STORE_BYTES
+        cache: Cache.Config | None = None
 
     def __init__(self, pipeline: Pipeline, config: Config | None, tariff: Tariff) -> None:
         self.config = config or self.Config()
@@ -113,6 +115,11 @@ class Front(Intake, ABC):
     @abstractmethod
     def store_figures(self) -> Figures:
         """Of what gates and tiles keep, after the last step."""
+
+    @property
+    def cache_figures(self) -> CacheFigures | None:
+        """Of the cache of what was computed before; None without one."""
+        return None
 
     @abstractmethod
     def num_before(self, request_id: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ __all__ = ["load_pipeline", "model_directory", "shipped_models"]
 
 # Of ours, and the most tokens of a prompt.
 PIXART = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".onnx", ".msgpack", ".h5")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -117,7 +119,18 @@ def load_pipeline(
         distilled=kind is not None and kind.distilled,
         clips=clips,
         rule="linear" if kind is None else kind.rule,
+        settings=_settings(directory),
     )
+
+
+def _settings(directory: FilePath) -> str:
+    """Digest of the files of a directory that are no weights: configs, tokenizers and such."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.suffix not in WEIGHTS:
+            digest.update(f"{path.relative_to(directory)}".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _autoencoder(directory: FilePath, device: torch.device) -> Autoencoder:

@@ -186,7 +186,8 @@ class StepLoop:
 
     def enter(self, plan: StepPlan, result: StepResult) -> list[Event]:
         """Enter what a plan did, which was executed just now."""
-        if plan.items and not any(outcome.error for outcome in result.outcomes):
+        done = plan.items and not any(outcome.error for outcome in result.outcomes)
+        if done and not result.strayed:
             work, state = work_of(plan, self.state), self.state
             predicted = self.scheduler.tariff.cost.seconds(work)
             state.drift = state.drift.after(plan.kind, predicted, result.seconds)

@@ -81,7 +81,7 @@ class Pipeline:
     """name: what users call the model. unit: sides of pictures are multiples of it, in pixels.
     distilled: guidance is an input of the model, which has no second branch. rule: how both
     branches are joined, where there are two. clips: what it takes where it makes clips; None for a
-    model of pictures.
+    model of pictures. settings: of all that its directory says beside its weights.
     """
 
     name: str
@@ -97,6 +97,7 @@ class Pipeline:
     distilled: bool = False
     rule: Rule = "linear"
     clips: Clips | None = None
+    settings: str = ""
 
     @property
     def kriging(self) -> Kriging | None:

@@ -57,7 +57,7 @@ class SampleState:
     evaluation, as it was done. spent: seconds of the steps that it took part in. decode_shares: of
     the work of decoding, that of each part that it may be cut into; decoded: parts that are done.
     prompts: one for each branch, the conditional one first; words: of all. given: what was done
-    elsewhere, which is done again as it was.
+    elsewhere, which is done again as it was. reused: evaluations that were found, not computed.
     """
 
     id: str
@@ -82,6 +82,7 @@ class SampleState:
     decoded: int = 0
     spent: dict[Kind, float] = field(default_factory=dict)
     given: tuple[Action, ...] = ()
+    reused: int = 0
     prompts: tuple[Prompt, ...] = field(init=False)
     words: int = field(init=False)
 
@@ -167,6 +168,7 @@ class SampleState:
             denoise=spent.get(Kind.DENOISE, 0.0),
             decode=spent.get(Kind.DECODE, 0.0),
             deadline_met=None if deadline is None else now <= deadline,
+            reused=self.reused,
         )
 
     def share(self, action: Action) -> float:

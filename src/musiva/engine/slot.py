@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from musiva.core.pack import Grid
 from musiva.core.types import Action
 from musiva.policy import Anchors
 from musiva.samplers import Schedule, step
+
+if TYPE_CHECKING:
+    from musiva.engine.lineage import Lineage
 
 __all__ = ["Checkpoint", "Slot", "is_whole"]
 
@@ -25,6 +29,7 @@ class Slot:
     start from: its last data predictions, and how far its unconditional branch was away from its
     conditional one; where only some tiles of these were computed, the place at which each token was
     last (`mosaic.join`). decoded: what the parts of decoding that are done have made of the latent.
+    lineage: what all of it was made from; None where nobody keeps account.
 
     Its tensors are never changed in place.
     """
@@ -37,6 +42,7 @@ class Slot:
     since_L1: Tensor | None = None
     away_since_L1: Tensor | None = None
     decoded: object = None
+    lineage: Lineage | None = None
 
     def advance(self, schedule: Schedule, evaluation: int, prediction_LC: Tensor) -> None:
         """Take one evaluation of the solver."""
@@ -62,6 +68,7 @@ class Slot:
             self.away.mapped(fn),
             of(self.since_L1),
             of(self.away_since_L1),
+            lineage=self.lineage,
         )
 
 

@@ -60,7 +60,8 @@ class WorkerStanding:
     """phase: starting, ready, draining or gone. pid: of its process; None where it has none. life:
     which of the workers that had its place, from 1. requests: that it has; waiting: those of them
     that have not begun. seconds: of work, about, if all went on as dense runs. steps: that it has
-    made. store_bytes: of the pages in its store.
+    made. store_bytes: of the pages in its store. found, not_found: pages of the cluster that it
+    asked for. fetched_bytes, served_bytes: of such from and to other hosts.
     """
 
     number: int
@@ -72,6 +73,10 @@ class WorkerStanding:
     seconds: float
     steps: int
     store_bytes: int
+    found: int = 0
+    not_found: int = 0
+    fetched_bytes: int = 0
+    served_bytes: int = 0
 
 
 @dataclass(slots=True)

@@ -139,6 +139,7 @@ def _advance(
         sample.fresh = False
         sample.level = item.level
         sample.coarsest = max(sample.coarsest, item.level)
+        sample.reused += outcome.found
         done = item.actions if outcome.action is None else (*item.actions[:-1], outcome.action)
         sample.actions.extend(done)
         if sample.evaluation == total:

@@ -124,6 +124,7 @@ class Spent(Answer):
     quality_promised: Annotated[Number, Field(description="that it keeps at least")]
     quality_used: Annotated[Number, Field(description="the lowest that was used")]
     deadline_met: Annotated[bool | None, Field(description="null without a deadline")]
+    reused: Annotated[int, Field(ge=0, description="evaluations that had been computed before")]
     seconds: Seconds
 
 

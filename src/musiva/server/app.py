@@ -73,6 +73,7 @@ def create_app(
     _add_middleware(app, metrics, config, shared.access)
     metrics.watch_waiting(lambda: engine.num_waiting)
     metrics.watch_store(lambda: engine.store_figures)
+    metrics.watch_cache(lambda: engine.cache_figures)
     metrics.watch_workers(engine.members)
     metrics.watch_standing(lambda: shared.questions.latest(STANDING_SECONDS))
     model = describe_model(engine, created=int(clock()))

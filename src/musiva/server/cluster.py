@@ -37,4 +37,8 @@ def _told(one: WorkerStanding) -> WorkerAnswer:
         work_seconds=round(one.seconds, 4),
         steps=one.steps,
         store_bytes=one.store_bytes,
+        found=one.found,
+        not_found=one.not_found,
+        fetched_bytes=one.fetched_bytes,
+        served_bytes=one.served_bytes,
     )

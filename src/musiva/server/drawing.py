@@ -239,6 +239,7 @@ def _spent(event: Event) -> dict[str, Any]:
         "quality_promised": report.promised,
         "quality_used": report.used,
         "deadline_met": report.deadline_met,
+        "reused": report.reused,
         "seconds": Seconds(**{name: round(value, 4) for name, value in seconds.items()}),
     }
 

@@ -187,6 +187,10 @@ class WorkerAnswer(Answer):
     work_seconds: Annotated[Elapsed, Field(description="that are left, as dense runs")]
     steps: Annotated[Count, Field(description="that it has made")]
     store_bytes: Annotated[Count, Field(description="of the pages that it keeps")]
+    found: Annotated[Count, Field(description="pages of the cluster that it asked for")]
+    not_found: Annotated[Count, Field(description="those that nobody had, or not soon enough")]
+    fetched_bytes: Annotated[Count, Field(description="of pages from other hosts")]
+    served_bytes: Annotated[Count, Field(description="of pages to other hosts")]
 
 
 class ClusterAnswer(Answer):

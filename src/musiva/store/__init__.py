@@ -19,12 +19,33 @@ pages of `page_tokens` consecutive tokens, the last one part-filled.
   tokens was written.
 
 Not thread-safe: the executor that owns a store is the only one to call it.
+
+Beside it `Cache` has pages that never change, published for a whole cluster (`musiva.store.cache`).
 """
 
 from __future__ import annotations
 
+from musiva.store.cache import Cache, CacheFigures, directory_of
+from musiva.store.directory import TTL, Directory, Embedded, Holder, answering
 from musiva.store.entry import Need
 from musiva.store.figures import Figures
+from musiva.store.folder import Folder
+from musiva.store.page import Page, key_of
 from musiva.store.store import Store
 
-__all__ = ["Figures", "Need", "Store"]
+__all__ = [
+    "TTL",
+    "Cache",
+    "CacheFigures",
+    "Directory",
+    "Embedded",
+    "Figures",
+    "Folder",
+    "Holder",
+    "Need",
+    "Page",
+    "Store",
+    "answering",
+    "directory_of",
+    "key_of",
+]

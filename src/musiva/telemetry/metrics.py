@@ -40,6 +40,28 @@ STORE_COUNTERS = {
 }
 
 
+# Of a cache, by the name of the metric: the name of the figure, and what it says.
+CACHE_GAUGES = {
+    "musiva_cache_budget_bytes": ("budget_bytes", "Bytes that published pages may have"),
+    "musiva_cache_used_bytes": ("used_bytes", "Bytes of the published pages that are kept"),
+}
+CACHE_COUNTERS = {
+    "musiva_cache_misses": ("misses", "Pages asked for that nobody had, or not soon enough"),
+    "musiva_cache_late": ("late", "Those of them that came too late"),
+    "musiva_cache_declined": ("declined", "Pages that were known and not worth the way"),
+    "musiva_cache_published": ("published", "Pages published"),
+    "musiva_cache_dropped": ("dropped", "Pages not published, since too many waited"),
+    "musiva_cache_evictions": ("evictions", "Pages that went so that others found room"),
+    "musiva_cache_failures": ("failures", "Pages that a folder refused"),
+    "musiva_cache_damaged": ("damaged", "Pages that were found damaged, and computed"),
+    "musiva_cache_outages": ("outages", "Questions that the directory did not answer"),
+    "musiva_cache_fetched_bytes": ("fetched_bytes", "Bytes of pages from other hosts"),
+    "musiva_cache_served_bytes": ("served_bytes", "Bytes of pages to other hosts"),
+    "musiva_cache_saved_seconds": ("saved", "Seconds of computing that found pages saved"),
+}
+TIERS = ("memory", "shared", "disk", "remote")
+
+
 # Of how an engine stands, by the name of the metric: the name of the figure, and what it says.
 STANDING_GAUGES = {
     "musiva_goodput": ("goodput", "Pictures a second that were on time, of the last minute"),
@@ -125,6 +147,26 @@ class StoreCollector(Collector):
         for name, (field, text) in STORE_GAUGES.items():
             yield GaugeMetricFamily(name, text, getattr(figures, field))
         for name, (field, text) in STORE_COUNTERS.items():
+            yield CounterMetricFamily(name, text, getattr(figures, field))
+
+
+class CacheCollector(Collector):
+    """Asks for a cache's figures at every scrape; nothing where there is none."""
+
+    def __init__(self, figures: Callable[[], object | None]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._figures()
+        if figures is None:
+            return
+        hits = CounterMetricFamily("musiva_cache_hits", "Pages found, by tier", labels=["tier"])
+        for tier in TIERS:
+            hits.add_metric([tier], getattr(figures, f"{tier}_hits"))
+        yield hits
+        for name, (field, text) in CACHE_GAUGES.items():
+            yield GaugeMetricFamily(name, text, getattr(figures, field))
+        for name, (field, text) in CACHE_COUNTERS.items():
             yield CounterMetricFamily(name, text, getattr(figures, field))
 
 
@@ -237,6 +279,12 @@ class Metrics:
         """Report `figures()`, which any thread may call, at every scrape. Once per instance."""
         self.registry.register(StoreCollector(figures))
 
+    def watch_cache(self, figures: Callable[[], object | None]) -> None:
+        """Report `figures()`, of `musiva.store.CacheFigures` or None, which any thread may call, at
+        every scrape. Once per instance.
+        """
+        self.registry.register(CacheCollector(figures))
+
     def watch_workers(self, workers: Callable[[], Sequence[WorkerFigures]]) -> None:
         """Report `workers()`, which any thread may call, at every scrape. Once per instance."""
         self.registry.register(WorkerCollector(workers))
@@ -265,11 +313,14 @@ class Metrics:
             outcome.action or item.actions[-1]
             for item, outcome in zip(items, result.outcomes, strict=True)
         ]
-        ran, computed = sum(a.compute for a in last), sum(a.full for a in last)
-        partial = sum(a.tiles is not None for a in last)
+        found = [outcome.found for outcome in result.outcomes]
+        ran = sum(a.compute for a in last)
+        computed = sum(a.full and not f for a, f in zip(last, found, strict=True))
+        partial = sum(a.tiles is not None and not f for a, f in zip(last, found, strict=True))
         self._evaluations.labels("computed").inc(computed)
+        self._evaluations.labels("found").inc(sum(found))
         self._evaluations.labels("partial").inc(partial)
-        self._evaluations.labels("held").inc(ran - computed - partial)
+        self._evaluations.labels("held").inc(ran - computed - partial - sum(found))
         self._evaluations.labels("forecast").inc(sum(len(item.actions) for item in items) - ran)
         if result.rows:
             self._pack_rows.observe(result.rows)

@@ -45,9 +45,21 @@ class RayCluster:
         except ImportError as error:
             raise Unavailable(f"Ray is not installed ({error}): pip install musiva[ray]") from error
         self._ray: Any = ray
+        self._address = address
         self._started = not ray.is_initialized()
         if self._started:
             self._connect(address)
+
+    @property
+    def home(self) -> str:
+        """An address of this machine that the workers reach."""
+        if self._address == "ray":
+            return self._ray.util.get_node_ip_address()
+        # This process is no node of the cluster: the address that it reaches it from.
+        host, _, port = self._address.removeprefix("ray://").rpartition(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+            way.connect((host, int(port)))
+            return way.getsockname()[0]
 
     def close(self) -> None:
         if self._started:
@@ -93,6 +105,9 @@ class Rank:
 
     def begin(self, order: Order, rank: int, meeting: str, others: Sequence[Any]) -> None:
         """others: actors of the other ranks, of the first one."""
+        import ray  # pyright: ignore[reportMissingImports]
+
+        order = order.at(ray.util.get_node_ip_address())
         if rank:
             body = (attend_to, order, Seat(rank, meeting, [self._theirs]))
         else:

@@ -22,7 +22,7 @@ from musiva.core.errors import (
     Unavailable,
 )
 from musiva.core.types import Event, Request
-from musiva.engine.fleet.identity import Identity
+from musiva.engine.fleet.commons import Commons
 from musiva.engine.fleet.launcher import Launcher, Processes
 from musiva.engine.fleet.member import Member, Phase
 from musiva.engine.fleet.placement import Load, misplaced, placed
@@ -33,12 +33,13 @@ from musiva.engine.fleet.wire import Cancel, Ready, Stepped
 from musiva.engine.fleet.worker import Order
 from musiva.engine.footprint import Footprint
 from musiva.engine.front import Front, Listener
+from musiva.engine.identity import Identity
 from musiva.engine.journal import Entry
 from musiva.engine.loop import Observer
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.standing import Ended, Estimate, Ledger, Standing, WorkerStanding
 from musiva.policy import POLICIES, place_of
-from musiva.store import Figures
+from musiva.store import CacheFigures, Figures
 
 __all__ = ["Fleet"]
 
@@ -80,6 +81,11 @@ class Fleet(Front):
         self._launcher = launcher or Processes()
         self._observe = observe
         self._clock = clock
+        self._identity = Identity.of(pipeline)
+        self._commons: Commons | None = None
+        if config.cache is not None:
+            self._commons = Commons(config.cache, self._launcher.home, workers.degree)
+            config = replace(config, cache=self._commons.config)
         self._order = Order(
             model=os.fspath(model),
             dtype=dtype,
@@ -100,7 +106,6 @@ class Fleet(Front):
         self._roster = Roster(workers, self._lock, self._start, clock)
         self._tickets: dict[str, Ticket] = {}
         self._ledger = Ledger(clock())
-        self._identity = Identity.of(pipeline)
         self._closing = False
         self._keeper = threading.Thread(target=self._keep, name="musiva-fleet", daemon=True)
         self._keeper.start()
@@ -127,6 +132,8 @@ class Fleet(Front):
                 member.hold.kill()
                 member.hold.join(1.0)
         self._keeper.join()
+        if self._commons is not None:
+            self._commons.close()
 
     def check(self) -> None:
         with self._lock:
@@ -141,6 +148,8 @@ class Fleet(Front):
             self._check_latents(request, latents)
         own = None if latents is None else [x.detach().cpu().numpy() for x in latents]
         ticket = Ticket(request, own, listener, self._clock(), self.seconds_alone(request))
+        # Without the lock: it may take a while to be told.
+        ticket.saved = {} if own is not None else self._saved(request)
         with self._lock:
             self.check()
             if len(self._tickets) >= self.config.max_waiting:
@@ -197,9 +206,14 @@ class Fleet(Front):
                     **loads.get(number, Load())._asdict(),
                     steps=0 if member is None else member.steps,
                     store_bytes=member.figures.used_bytes if member and member.figures else 0,
+                    found=cached.hits,
+                    not_found=cached.misses,
+                    fetched_bytes=cached.fetched_bytes,
+                    served_bytes=cached.served_bytes,
                 )
                 for number, place in enumerate(self._roster.places)
                 for member in [place.member]
+                for cached in [(member and member.cached) or CacheFigures()]
             ]
 
     def estimates(self, request: Request) -> list[Estimate]:
@@ -243,6 +257,15 @@ class Fleet(Front):
             there = [member.figures for member in self._roster.members]
             gone = [place.used for place in self._roster.places]
         return Figures.total([one for one in (*there, *gone) if one is not None])
+
+    @property
+    def cache_figures(self) -> CacheFigures | None:
+        """Of all workers, after their last answers; what those did that are gone counts too."""
+        with self._lock:
+            there = [member.cached for member in self._roster.members]
+            gone = [place.cached for place in self._roster.places]
+        known = [one for one in (*there, *gone) if one is not None]
+        return CacheFigures.total(known) if self._commons is not None else None
 
     def num_before(self, request_id: str) -> int | None:
         with self._lock:
@@ -300,6 +323,7 @@ class Fleet(Front):
                 member.fail(f"on {message.host} it is another one: the server has {lacking}")
                 return
             with self._lock:
+                member.ready = message
                 member.phase, member.was_ready = Phase.READY, True
                 self._roster.changed.notify_all()
 
@@ -390,12 +414,22 @@ class Fleet(Front):
     def _put(self, ticket: Ticket) -> None:
         """On a worker, or on none where none is ready."""
         ticket.leaves, ticket.member = False, None
-        number = placed(self._loads(), ticket.refusals)
+        number = placed(self._loads(), ticket.refusals, {} if ticket.told else ticket.saved)
         if number is None:
             return
         ticket.member = self._roster.places[number].member
         assert ticket.member is not None
         ticket.member.send(ticket.submission(self._clock()))
+
+    def _saved(self, request: Request) -> dict[int, float]:
+        """Seconds that workers would save of a request, with what is near them."""
+        if self._commons is None:
+            return {}
+        with self._lock:
+            told = {member.number: member.ready for member in self._roster.ready}
+        holders = {number: one.holder for number, one in told.items() if one and one.holder}
+        roots = {one.root for one in told.values() if one and one.root}
+        return self._commons.saved(self, request, holders, min(roots)) if roots else {}
 
     def _move(self, ticket: Ticket) -> None:
         """Let it go on elsewhere when its worker's step ends."""

@@ -22,10 +22,17 @@ import torch
 
 from musiva.comm import ThreadGroup
 from musiva.core.errors import InvalidInput, RankLost
-from musiva.engine.executor import InlineExecutor
 from musiva.engine.fleet.group import Leader, follow
-from musiva.engine.fleet.wire import Channel, PipeChannel
-from musiva.engine.fleet.worker import Order, Seat, Worker, attend_to, executor_of, work
+from musiva.engine.fleet.wire import Channel, Failed, PipeChannel
+from musiva.engine.fleet.worker import (
+    Order,
+    Seat,
+    Worker,
+    attend_to,
+    cache_of,
+    executor_of,
+    work,
+)
 from musiva.engine.pipeline import Pipeline
 
 __all__ = ["Hold", "Launcher", "Processes", "Threads", "pair_of_queues"]
@@ -55,6 +62,11 @@ class Hold(Protocol):
 
 
 class Launcher(Protocol):
+    @property
+    def home(self) -> str:
+        """An address of this machine that the workers reach."""
+        ...
+
     def __call__(self, number: int, order: Order) -> Hold:
         """Start worker `number`. Raises OSError or Unavailable where none can be had."""
         ...
@@ -64,6 +76,8 @@ class Processes:
     """Workers of this machine. Their memory is their own, and their ranks share its GPUs out, where
     there are any.
     """
+
+    home = "127.0.0.1"
 
     def __call__(self, number: int, order: Order) -> Hold:
         count, degree = torch.cuda.device_count(), order.degree
@@ -143,6 +157,8 @@ def _main(
 class Threads:
     """Workers, and their ranks, that share this process and one loaded model."""
 
+    home = "127.0.0.1"
+
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
@@ -159,19 +175,29 @@ class ThreadHold:
         between = [pair_of_queues() for _ in range(order.degree - 1)]
         self._channels = [ours, *(one for one, _ in between)]
         self._groups = ThreadGroup.all_of(order.degree)
-        leads, *others = [executor_of(pipeline, order, group) for group in self._groups]
-        executor = Leader(leads, [one for one, _ in between]) if others else leads
-        worker = Worker(theirs, order, pipeline, executor)
-        self._threads = [threading.Thread(target=worker.run)]
-        for own, (_, leader) in zip(others, between, strict=True):
-            self._threads.append(threading.Thread(target=self._follow, args=(own, leader)))
+        self._order, self._pipeline = order, pipeline
+        ends = [theirs, *(leader for _, leader in between)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(rank, end)) for rank, end in enumerate(ends)
+        ]
+        self._others = [one for one, _ in between]
         for rank, thread in enumerate(self._threads):
             thread.name, thread.daemon = f"musiva-worker-{number}.{rank}", True
             thread.start()
 
-    def _follow(self, own: InlineExecutor, leader: Channel) -> None:
-        with suppress(RankLost):
-            follow(own, leader)
+    def _run(self, rank: int, end: Channel) -> None:
+        order, pipeline = self._order, self._pipeline
+        try:
+            with suppress(RankLost), cache_of(order) as cache:
+                own = executor_of(pipeline, order, self._groups[rank], cache)
+                if rank:
+                    follow(own, end)
+                else:
+                    leads = Leader(own, self._others) if self._others else own
+                    Worker(end, order, pipeline, leads, cache, own.root).run()
+        except Exception as error:
+            with suppress(OSError):
+                end.send(Failed(error))
 
     @property
     def whole(self) -> bool:

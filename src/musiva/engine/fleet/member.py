@@ -13,8 +13,8 @@ from typing import Any
 from musiva.core.errors import Unavailable
 from musiva.core.types import Request
 from musiva.engine.fleet.launcher import Hold
-from musiva.engine.fleet.wire import Answer, Ask, Close, Failed, Pong
-from musiva.store import Figures
+from musiva.engine.fleet.wire import Answer, Ask, Close, Failed, Pong, Ready
+from musiva.store import CacheFigures, Figures
 
 __all__ = ["Member", "Phase"]
 
@@ -38,7 +38,8 @@ class Member:
     number: its place in the fleet; life: which of the workers that had this place. heard: gets what
     it says beside answers, lost: that it is gone, once, both in the thread that hears it.
     was_ready: it has been. drained: it was told to end. failure: why it ended, where anybody knows.
-    heard_at: by the clock. stuck: seconds that its step has taken, when it was asked last.
+    cached: figures of its cache. ready: what it said when it was. heard_at: by the clock. stuck:
+    seconds that its step has taken, when it was asked last.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Member:
         self.stuck = 0.0
         self.failure: Exception | None = None
         self.figures: Figures | None = None
+        self.cached: CacheFigures | None = None
+        self.ready: Ready | None = None
         self.steps = 0
         self.heard_at = clock()
         self._heard, self._lost, self._clock = heard, lost, clock
@@ -107,7 +110,7 @@ class Member:
                     continue
                 if isinstance(message, Pong):
                     self.figures, self.steps = message.figures, message.steps
-                    self.stuck = message.stuck
+                    self.stuck, self.cached = message.stuck, message.cached
                 elif isinstance(message, Failed):
                     self.failure = self.failure or message.error
                     break

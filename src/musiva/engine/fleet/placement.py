@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 __all__ = ["Load", "misplaced", "placed"]
+
+NOTHING: Mapping[int, float] = MappingProxyType({})
 
 
 class Load(NamedTuple):
@@ -18,12 +21,18 @@ class Load(NamedTuple):
     waiting: int = 0
 
 
-def placed(loads: Mapping[int, Load], tried: Collection[int]) -> int | None:
-    """The worker that has the least left to do, out of those that have not refused; None if all
-    have, or there is none.
+def placed(
+    loads: Mapping[int, Load], tried: Collection[int], saved: Mapping[int, float] = NOTHING
+) -> int | None:
+    """The worker that would be done first, out of those that have not refused; None if all have, or
+    there is none. saved: seconds that workers would save of it with what is near them.
     """
     others = [number for number in loads if number not in tried]
-    return min(others, key=lambda number: (loads[number].seconds, number), default=None)
+    return min(
+        others,
+        key=lambda number: (loads[number].seconds - saved.get(number, 0.0), number),
+        default=None,
+    )
 
 
 def misplaced(loads: Mapping[int, Load]) -> tuple[int, int] | None:

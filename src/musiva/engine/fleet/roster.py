@@ -6,13 +6,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from musiva.core.errors import InvalidInput, Unavailable
 from musiva.engine.fleet.member import Member, Phase
 from musiva.engine.fleet.wire import Ping
 from musiva.parallel import FORMS, Form
-from musiva.store import Figures
+from musiva.store import CacheFigures, Figures
 
 __all__ = ["Place", "Roster", "Workers"]
 
@@ -67,7 +67,7 @@ class Place:
     starting: the next one is on its way. since: when the present one was started, again: when the
     next one is, by the clock. pinged: when the present one was asked last. empty: it gets none any
     more. failure: what the last one said why it ended. used: what the stores of those that are gone
-    have done.
+    have done; cached: what their caches have.
     """
 
     member: Member | None = None
@@ -80,6 +80,7 @@ class Place:
     empty: bool = False
     failure: Exception | None = None
     used: Figures | None = None
+    cached: CacheFigures | None = None
 
 
 class Roster:
@@ -141,6 +142,9 @@ class Roster:
             place.used = Figures.total(
                 [member.figures.done(), *([place.used] if place.used else [])]
             )
+        if member.cached is not None:
+            gone = replace(member.cached, budget_bytes=0, used_bytes=0, pages=0)
+            place.cached = CacheFigures.total([gone, *([place.cached] if place.cached else [])])
         said = "has ended as told" if expected else f"is lost ({member.failure or 'no word'})"
         log.log(logging.INFO if expected else logging.WARNING, "%s %s", member.name, said)
         self.changed.notify_all()

@@ -52,6 +52,8 @@ class Ticket:
     kept: dict[int, Packed] = field(default_factory=dict)
     # Of all of its pictures, at least 1.
     evaluations: int = 1
+    # Of workers, seconds that they would save of it.
+    saved: Mapping[int, float] = field(default_factory=dict)
     ended: bool = False
     telling: threading.Lock = field(default_factory=threading.Lock)
 

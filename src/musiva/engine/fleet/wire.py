@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from musiva.core.types import Request, StepPlan, StepResult
-from musiva.engine.fleet.identity import Identity
-from musiva.store import Figures
+from musiva.engine.identity import Identity
+from musiva.store import CacheFigures, Figures, Holder
 
 __all__ = [
     "Answer",
@@ -72,10 +72,14 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Its model is loaded. host: the machine that it is on."""
+    """Its model is loaded. host: the machine that it is on. holder: of published pages, and root:
+    of their names; None without a cache.
+    """
 
     host: str
     identity: Identity
+    holder: Holder | None = None
+    root: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +101,13 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Pong:
     """It is alive. figures: of its store. steps: that it has made. stuck: seconds that the present
-    one has taken.
+    one has taken. cached: of its cache, if it has one.
     """
 
     figures: Figures
     steps: int
     stuck: float
+    cached: CacheFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import logging
 import platform
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +19,6 @@ from musiva.core.types import Event, StepPlan, StepResult
 from musiva.engine.engine import Engine
 from musiva.engine.executor import InlineExecutor
 from musiva.engine.fleet.group import Leader, follow
-from musiva.engine.fleet.identity import Identity
 from musiva.engine.fleet.wire import (
     Answer,
     Ask,
@@ -34,14 +33,16 @@ from musiva.engine.fleet.wire import (
     Submit,
 )
 from musiva.engine.front import Front
+from musiva.engine.identity import Identity
 from musiva.engine.journal import Entry
 from musiva.engine.load import load_pipeline
 from musiva.engine.loop import StoringExecutor
 from musiva.engine.pipeline import Pipeline
 from musiva.parallel import Form
 from musiva.policy import POLICIES, PolicyClass, load_policy_class
+from musiva.store import Cache
 
-__all__ = ["Order", "Seat", "Worker", "attend_to", "executor_of", "work"]
+__all__ = ["Order", "Seat", "Worker", "attend_to", "cache_of", "executor_of", "work"]
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,13 @@ class Order:
         """Its ranks."""
         return len(self.devices)
 
+    def at(self, address: str) -> Order:
+        """For a machine that others reach at that address."""
+        cache = self.config.cache
+        if cache is None:
+            return self
+        return replace(self, config=replace(self.config, cache=replace(cache, listen=address)))
+
 
 @dataclass(frozen=True, slots=True)
 class Seat:
@@ -89,10 +97,10 @@ def work(channel: Channel, order: Order, seat: Seat | None = None) -> None:
     """
     try:
         pipeline = _prepared(order, 0)
-        with _seated(order, seat) as group:
-            executor = executor_of(pipeline, order, group)
+        with _seated(order, seat) as group, cache_of(order) as cache:
+            executor = executor_of(pipeline, order, group, cache)
             leads = executor if seat is None else Leader(executor, seat.others)
-            Worker(channel, order, pipeline, leads).run()
+            Worker(channel, order, pipeline, leads, cache, executor.root).run()
     except Exception as error:
         with suppress(OSError):
             channel.send(Failed(error))
@@ -101,9 +109,9 @@ def work(channel: Channel, order: Order, seat: Seat | None = None) -> None:
 def attend_to(order: Order, seat: Seat) -> None:
     """What every other process of a worker does, until the first one is gone."""
     pipeline = _prepared(order, seat.rank)
-    with _seated(order, seat) as group:
+    with _seated(order, seat) as group, cache_of(order) as cache:
         (leader,) = seat.others
-        follow(executor_of(pipeline, order, group), leader)
+        follow(executor_of(pipeline, order, group, cache), leader)
 
 
 def _prepared(order: Order, rank: int) -> Pipeline:
@@ -121,10 +129,29 @@ def _seated(order: Order, seat: Seat | None) -> AbstractContextManager[Group]:
     return joined(seat.rank, order.degree, seat.meeting, order.stall, order.start)
 
 
-def executor_of(pipeline: Pipeline, order: Order, group: Group) -> InlineExecutor:
+@contextmanager
+def cache_of(order: Order) -> Iterator[Cache | None]:
+    """That of one of its ranks, as long as the block runs. Raises Unavailable."""
+    # Where the directory cannot be asked just now, it can be later.
+    cache = None if order.config.cache is None else Cache(order.config.cache)
+    try:
+        yield cache
+    finally:
+        if cache is not None:
+            cache.close()
+
+
+def executor_of(
+    pipeline: Pipeline, order: Order, group: Group, cache: Cache | None = None
+) -> InlineExecutor:
     """Of one of its ranks."""
-    store_bytes = order.config.store_bytes
-    return InlineExecutor(pipeline, store_bytes=store_bytes, group=group, form=order.form)
+    return InlineExecutor(
+        pipeline,
+        store_bytes=order.config.store_bytes,
+        group=group,
+        form=order.form,
+        cache=cache,
+    )
 
 
 class Worker:
@@ -135,13 +162,16 @@ class Worker:
         channel: Channel,
         order: Order,
         pipeline: Pipeline,
-        executor: StoringExecutor | None = None,
+        executor: StoringExecutor,
+        cache: Cache | None = None,
+        root: str | None = None,
     ) -> None:
+        """cache: of the executor, and the root of the names in it."""
         own = {
             name: made if not isinstance(made, str) else load_policy_class(made)[1]
             for name, made in order.own.items()
         }
-        self._channel = channel
+        self._channel, self._cache, self._root = channel, cache, root
         self._steps, self._moved = 0, time.monotonic()
         self._watched = order.watched
         self._identity = Identity.of(pipeline)
@@ -153,7 +183,8 @@ class Worker:
 
     def run(self) -> None:
         """Returns when it is told to, or when nobody is there."""
-        self._send(Ready(platform.node(), self._identity))
+        holder = None if self._cache is None else self._cache.holder
+        self._send(Ready(platform.node(), self._identity, holder, self._root))
         try:
             while self._obey(self._channel.receive()):
                 pass
@@ -179,7 +210,8 @@ class Worker:
                 self._send(Failed(error))
                 return False
             stuck = time.monotonic() - self._moved if self._engine.num_waiting else 0.0
-            self._send(Pong(self._engine.store_figures, self._steps, stuck))
+            cached = None if self._cache is None else self._cache.figures()
+            self._send(Pong(self._engine.store_figures, self._steps, stuck, cached))
         return not isinstance(message, Close)
 
     def _submit(self, message: Submit) -> None:

@@ -100,11 +100,12 @@ class Former:
                 continue
             spare = min(spare - seconds, turn.slack)
             rows += more
-            items.append(_denoise(sample, actions, level))
+            items.append(item_of(sample, actions, level))
         return tuple(items)
 
 
-def _denoise(sample: SampleState, actions: tuple[Action, ...], level: int) -> DenoiseItem:
+def item_of(sample: SampleState, actions: tuple[Action, ...], level: int) -> DenoiseItem:
+    """What is done next about a sample."""
     request = sample.request
     return DenoiseItem(
         sample=sample.id,
@@ -122,6 +123,7 @@ def _denoise(sample: SampleState, actions: tuple[Action, ...], level: int) -> De
         tile=sample.trip.tile,
         level=level,
         frames=request.frames,
+        tenant=request.tenant,
     )
 
 

@@ -16,6 +16,7 @@ BENCHES: Mapping[str, str] = {
     "capture": "musiva.perf.benches.capture",
     "captured-speed": "musiva.perf.benches.captured_speed",
     "chaos": "musiva.perf.benches.chaos",
+    "cluster-cache": "musiva.perf.benches.cluster_cache",
     "fidelity": "musiva.perf.benches.fidelity",
     "generate": "musiva.perf.benches.generate",
     "pack": "musiva.perf.benches.pack",

@@ -49,6 +49,21 @@ import { toJson } from "./parameters.js";
  * @property {number} refused requests of that minute
  * @property {number | null} quality mean of what is used now
  */
+/**
+ * @typedef {Object} Worker one of the server's
+ * @property {number} worker its place, from 0
+ * @property {"starting" | "ready" | "draining" | "gone"} phase
+ * @property {number} life which of the workers that had its place, from 1
+ * @property {number} requests
+ * @property {number} waiting those of them that have not begun
+ * @property {number} work_seconds that are left
+ * @property {number} steps that it has made
+ * @property {number} store_bytes of the pages that it keeps
+ * @property {number} found pages of the cluster that it asked for
+ * @property {number} not_found
+ * @property {number} fetched_bytes from other hosts
+ * @property {number} served_bytes to them
+ */
 /** @typedef {{quality: number, finish_seconds: number, work_seconds: number, refusal: string | null}} Estimate */
 /** @typedef {{deadline: number | null, estimates: Estimate[]}} Estimates for each lowest quality, the most exact first */
 /** @typedef {{queue: number, encode: number, denoise: number, decode: number, total: number}} Seconds */
@@ -167,6 +182,14 @@ export async function readModel(key) {
  */
 export function readStanding({ signal, key }) {
   return readJson("/v1/standing", { signal }, key);
+}
+
+/**
+ * @param {{signal: AbortSignal, key: string | null}} options
+ * @returns {Promise<{workers: Worker[]}>}
+ */
+export function readCluster({ signal, key }) {
+  return readJson("/v1/cluster", { signal }, key);
 }
 
 /**

@@ -1,10 +1,12 @@
 // @ts-check
 /** How busy the server is, and what that means for what is written in the form. */
 
+import { readCluster, readStanding } from "./api.js";
 import { Outlook } from "./outlook.js";
 import { OutlookView } from "./outlook-view.js";
-import { Standing } from "./standing.js";
+import { Poll } from "./poll.js";
 import { StandingView } from "./standing-view.js";
+import { WorkersView } from "./workers-view.js";
 
 /** @typedef {import("./parameters.js").Parameters} Parameters */
 /**
@@ -20,6 +22,8 @@ const PATIENCE_MS = 6000;
 export class Load {
   #standing;
   #standingView = new StandingView();
+  #cluster;
+  #workersView = new WorkersView();
   #outlook;
   #outlookView;
   /** What an answer to a question depends on. */
@@ -27,7 +31,8 @@ export class Load {
 
   /** @param {Options} options */
   constructor({ ready, key, form, onSilence }) {
-    this.#standing = new Standing({
+    this.#standing = new Poll({
+      read: readStanding,
       ready,
       key,
       onAnswer: (load) => {
@@ -36,6 +41,17 @@ export class Load {
         else onSilence();
       },
       onAbsent: () => this.#standingView.hide(),
+    });
+    this.#cluster = new Poll({
+      read: readCluster,
+      ready,
+      key,
+      onAnswer: (cluster) => {
+        if (cluster) this.#workersView.show(cluster.workers);
+        // A server without workers gets none while it runs.
+        return cluster?.workers.length !== 0;
+      },
+      onAbsent: () => this.#workersView.show([]),
     });
     this.#outlookView = new OutlookView((quality) => form().setQuality(quality));
     this.#outlook = new Outlook({
@@ -50,12 +66,14 @@ export class Load {
   /** The server is there, again or as another one, or it has been given a key. */
   renew() {
     this.#standing.renew();
+    this.#cluster.renew();
     this.#outlook.renew();
   }
 
   /** The server is away. */
   lost() {
     this.#standingView.show(null);
+    this.#workersView.show([]);
     this.#outlookView.show(null);
   }
 

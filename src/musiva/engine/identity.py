@@ -27,7 +27,8 @@ class Identity:
     def of(cls, pipeline: Pipeline) -> Identity:
         digest = hashlib.sha256()
         modules = (pipeline.denoiser, *pipeline.text.modules)
-        weights = chain(*(module.parameters() for module in modules), pipeline.vae.parameters())
+        kept = (chain(module.parameters(), module.buffers()) for module in modules)
+        weights = chain(*kept, pipeline.vae.parameters())
         for tensor in weights:
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype} {_sums(tensor)}".encode())
         return cls(musiva.__version__, torch.__version__.partition("+")[0], digest.hexdigest()[:16])

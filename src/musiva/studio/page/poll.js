@@ -1,14 +1,16 @@
 // @ts-check
-/** How busy the server is: /v1/standing, asked while somebody looks. */
+/** A question that is asked again and again, while somebody looks. */
 
-import { ApiError, readStanding } from "./api.js";
+import { ApiError } from "./api.js";
 
-/** @typedef {import("./api.js").Standing} Load */
 /**
+ * @template T
  * @typedef {Object} Options
+ * @property {(options: {signal: AbortSignal, key: string | null}) => Promise<T>} read
  * @property {() => boolean} ready whether the server is there
  * @property {() => string | null} key
- * @property {(load: Load | null) => void} onAnswer null when it could not tell
+ * @property {(answer: T | null) => boolean | void} onAnswer null when it could not tell; false: that
+ *   is all there will be, until `renew`
  * @property {() => void} onAbsent this server does not tell
  */
 
@@ -17,13 +19,14 @@ const PATIENCE_MS = 6000;
 /** Of a server that has no such route, or wants a key first. */
 const ABSENT = [401, 403, 404, 405];
 
-export class Standing {
+/** @template T */
+export class Poll {
   /** @type {number | undefined} */
   #timer;
   #asking = false;
-  #absent = false;
+  #over = false;
 
-  /** @param {Options} options */
+  /** @param {Options<T>} options */
   constructor(options) {
     this.options = options;
     document.addEventListener("visibilitychange", () => this.#ask());
@@ -31,21 +34,22 @@ export class Standing {
 
   /** The server is there, again or as another one, or it has been given a key. */
   renew() {
-    this.#absent = false;
+    this.#over = false;
     this.#ask();
   }
 
   /** Unless a question is already out; `renew`, and coming to the front, go on where it pauses. */
   async #ask() {
     clearTimeout(this.#timer);
-    const { ready, key, onAnswer, onAbsent } = this.options;
-    if (this.#asking || this.#absent || document.hidden || !ready()) return;
+    const { read, ready, key, onAnswer, onAbsent } = this.options;
+    if (this.#asking || this.#over || document.hidden || !ready()) return;
     this.#asking = true;
     try {
-      onAnswer(await readStanding({ signal: AbortSignal.timeout(PATIENCE_MS), key: key() }));
+      const answer = await read({ signal: AbortSignal.timeout(PATIENCE_MS), key: key() });
+      this.#over = onAnswer(answer) === false;
     } catch (error) {
-      this.#absent = error instanceof ApiError && ABSENT.includes(error.status);
-      if (this.#absent) onAbsent();
+      this.#over = error instanceof ApiError && ABSENT.includes(error.status);
+      if (this.#over) onAbsent();
       else onAnswer(null);
     }
     this.#asking = false;
