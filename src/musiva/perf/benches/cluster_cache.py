@@ -49,7 +49,7 @@ PROMPTS = ("a red fox", "a green apple", "a snail", "the moon", "a cup of tea")
 CHOICES: Mapping[str, Sequence[object]] = {
     "prompt": PROMPTS,
     "seed": (1, 2, 3),
-    "size": ((64, 64), (96, 64), (96, 96)),
+    "size": ((64, 64), (72, 64), (64, 80)),
     "steps": (4, 6),
     "guidance": (1.0, 4.0, 5.0),
     "policy": (
