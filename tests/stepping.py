@@ -62,16 +62,17 @@ class Bench:
         store_bytes: int = 1 << 24,
         told: Callable[[Entry], None] | None = None,
         cache: Cache | None = None,
+        patches: int = 1,
         **policies: type,
     ) -> None:
         """told: gets what others need to go on with requests, as often as there is anything. cache:
-        of what was computed before.
+        of what was computed before. patches: as of `Front.Config`.
         """
         self.journal = Journal()
         self.executor = InlineExecutor(pipeline, store_bytes=store_bytes, cache=cache)
         scheduler = Scheduler.Config(max_rows=max_rows).build()
         known = {**POLICIES, **policies}
-        self.front = Intake(pipeline, tariff=scheduler.tariff, policies=known)
+        self.front = Intake(pipeline, tariff=scheduler.tariff, policies=known, patches=patches)
         entries = told and engine_journal.Journal(told, time.monotonic, every=0.0)
         self.loop = StepLoop(self.executor, scheduler, self.journal, journal=entries or None)
         self.pictures: dict[str, np.ndarray] = {}

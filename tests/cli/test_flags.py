@@ -50,6 +50,10 @@ FROZEN = {
         *MACHINE,
     },
     "replay": {"trace", "--server", "--speed", "--json", *KEY},
+    "demo": {
+        *("what", "prompt", "--out", "--workers", "--size", "--steps", "--seed", "--quality"),
+        *("--json", *MACHINE),
+    },
     "cluster": {"what", "worker", "--server", "--every", "--json", *KEY},
     "bench": {"name", "--json", "--quick"},
     "models": {"directory", "--json"},

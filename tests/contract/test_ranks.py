@@ -26,7 +26,7 @@ from tests.stepping import Bench
 
 SPECS = {**ACTIVE, **WHIMS}
 DEGREES = {"two": 2, "three": 3}
-FORMS: dict[str, Form] = {"by_tokens": "ulysses", "by_branch": "branches"}
+FORMS: dict[str, Form] = {"by_tokens": "ulysses", "by_branch": "branches", "by_patch": "patch"}
 SELECTED = selection(tuple(MODELS), tuple(SPECS), tuple(PATHS), tuple(DEGREES), tuple(FORMS))
 TILED = ("ras", "refine", "adaptive_tiles", "whim_of_tiles1", "whim_of_tiles2")
 # The latents of one rank and of several differ by rounding, which many steps enlarge.
@@ -38,6 +38,8 @@ def cases() -> list[object]:
     for case in product(MODELS, SPECS, PATHS, DEGREES, FORMS):
         if case[0] == "unet" and case[1] in TILED and case[4] == "by_tokens":
             continue  # its ranks have whole strips
+        if case[0] == "unet" and case[4] == "by_patch":
+            continue  # it is refused
         marks = () if case in SELECTED else (pytest.mark.matrix,)
         found.append(pytest.param(*case, marks=marks))
     return found
@@ -49,10 +51,13 @@ def ranked(
     path: str,
     degree: int,
     form: Form = "ulysses",
+    *,
+    patches: int = 1,
     caches: Sequence[Cache | None] = (None, None, None, None),
 ) -> Iterator[Bench]:
     """A bench whose plans are run by several ranks, threads each."""
-    bench, pipeline = bench_of(model, path), pipeline_of(model, clipped=path == "ddim")
+    bench = bench_of(model, path, patches=patches)
+    pipeline = pipeline_of(model, clipped=path == "ddim")
     groups = ThreadGroup.all_of(degree)
     own = [
         InlineExecutor(pipeline, store_bytes=1 << 24, group=group, form=form, cache=one)

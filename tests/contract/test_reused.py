@@ -16,6 +16,7 @@ from musiva.core.types import DenoiseItem, Kind, StepPlan
 from musiva.store import Cache, Page
 from tests.contract.driving import pipeline_of, selection
 from tests.contract.test_paged import MODELS
+from tests.contract.test_patches import cut, submit
 from tests.contract.test_policies import (
     ACTIVE,
     PATHS,
@@ -304,3 +305,24 @@ def test_strangers_are_as_without_a_cache(cache: Forgetful) -> None:
         pictures = bench.run()
         for name, picture in strangers(model, path).items():
             assert np.array_equal(pictures[name], picture), name
+
+
+@pytest.mark.parametrize("policy", ["never", "adaptive_tiles", "ras"])
+def test_parts_that_do_not_see_each_other_are_found_and_gone_on_with(
+    policy: str, cache: Forgetful
+) -> None:
+    model, path, patches = "joint", "euler", 3
+    asked = options(model, path, ACTIVE[policy])
+    whole = cut(model, path, ACTIVE[policy], patches)
+    assert any(action.patches == patches for action in whole.actions)
+    for point in range(1 + len(whole.actions)):
+        bench = bench_of(model, path, patches=patches, cache=cache)
+        submit(bench, "r", asked)
+        cache._share = 1.0
+        bench.run(point)
+        cache._share = 0.0 if point < len(whole.actions) else 1.0
+        bench.run()
+        assert np.array_equal(bench.made("r/0").picture, whole.picture), point
+        assert bench.made("r/0").actions == whole.actions
+        # The first step encodes.
+        assert bool(reused(bench)) == (point > 1)

@@ -96,6 +96,9 @@ FORMS: list[tuple[str, Form]] = [
     ("video", "ulysses"),
     ("video", "dynamic"),
     ("unet", "ulysses"),
+    ("cross", "patch"),
+    ("joint", "patch"),
+    ("video", "patch"),
 ]
 
 
@@ -131,6 +134,14 @@ def test_ulysses_sends_what_its_formula_says(monkeypatch: pytest.MonkeyPatch) ->
     # Two blocks, in each of which the image attends to itself; words are whole on every rank.
     expected = 2 * 4 * bytes_of(grids) * (size - 1) // size**2
     assert [sent for _, sent in in_threads(contract, size, "cross", "ulysses")] == [expected] * size
+
+
+def test_patch_sends_keys_and_values_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, grids = 3, [(1, 4, 9), (1, 2, 3)]
+    monkeypatch.setitem(GRIDS, "cross", grids)
+    # Two blocks.
+    expected = 2 * 2 * bytes_of(grids) * (size - 1) // size
+    assert [sent for _, sent in in_threads(contract, size, "cross", "patch")] == [expected] * size
 
 
 def test_dynamic_sends_half_of_it_for_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +200,10 @@ CAPTURED: list[tuple[str, Form, tuple[str, ...]]] = [
     ("WanTransformer3DModel", "ulysses", ("image",)),
     ("LatteTransformer3DModel", "ulysses", ("image",)),
     ("LatteTransformer3DModel", "dynamic", ("image",)),
+    ("PixArtTransformer2DModel", "patch", ("image",)),
+    ("SD3Transformer2DModel", "patch", ("image", "text")),
+    ("SanaTransformer2DModel", "patch", ("image",)),
+    ("LatteTransformer3DModel", "patch", ("image",)),
 ]
 
 
@@ -227,14 +242,14 @@ def test_captured_models_give_what_one_rank_gives(
 
 
 @torch.no_grad()
-def tiles_of(group: Group, name: str, streams: tuple[str, ...]) -> Tensor:
+def tiles_of(group: Group, name: str, streams: tuple[str, ...], form: Form = "ulysses") -> Tensor:
     """A forward of a quarter of the tiles, behind one of all that keeps pages."""
     trial = trial_of(name)
     sizes = trial.signature.sized(LARGE)
     complete = trial.denoiser.captured.pack([sizes], owners=["sample"])
     some = some_tokens(complete.image.segments[0].grid)
     inner = PagedRun(Store.Config(budget_bytes=1 << 28).build())
-    run = SequenceRun(inner, group, streams=streams)
+    run = SequenceRun(inner, group, form=form, streams=streams)
     found = torch.zeros(0)
     for version, pack in enumerate((complete, complete.take({"image": [some]}))):
         part = run.part(pack) if group.size > 1 else pack
@@ -246,6 +261,7 @@ def tiles_of(group: Group, name: str, streams: tuple[str, ...]) -> Tensor:
     return found
 
 
+@pytest.mark.parametrize("form", ["ulysses", "patch"])
 @pytest.mark.parametrize(
     ("name", "streams"),
     [
@@ -254,8 +270,10 @@ def tiles_of(group: Group, name: str, streams: tuple[str, ...]) -> Tensor:
         ("SD3Transformer2DModel", ("image", "text")),
     ],
 )
-def test_ranks_give_what_one_gives_of_some_tiles(name: str, streams: tuple[str, ...]) -> None:
+def test_ranks_give_what_one_gives_of_some_tiles(
+    name: str, streams: tuple[str, ...], form: Form
+) -> None:
     """Linear attention and convolutions too, of which every rank keeps what absent rows have."""
     (expected,) = in_threads(partial(tiles_of, name=name, streams=streams), 1)
-    for found in in_threads(partial(tiles_of, name=name, streams=streams), 2):
+    for found in in_threads(partial(tiles_of, name=name, streams=streams, form=form), 2):
         assert (found - expected).abs().max() < 1e-5 * max(1.0, float(expected.abs().max()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from musiva.cli.common_flags import Commands, add_key, add_machine
 from musiva.cli.values import number, size, whole
 
-__all__ = ["add_cluster", "add_profile", "add_replay", "add_simulate", "add_trace"]
+__all__ = ["add_cluster", "add_demo", "add_profile", "add_replay", "add_simulate", "add_trace"]
 
 
 def add_profile(commands: Commands) -> None:
@@ -149,6 +149,50 @@ def add_cluster(commands: Commands) -> None:
     )
     p.add_argument("--json", action="store_true", help="as JSON")
     add_key(p, "holds the key that the server asks for (default: MUSIVA_API_KEY, or no key)")
+
+
+def add_demo(commands: Commands) -> None:
+    p = commands.add_parser(
+        "demo",
+        help="something to look at",
+        description="Make one picture by one worker and by several, and show how: patches, whose "
+        "tiles are computed by different workers, and as often as they need it, as an animation "
+        "and a table.",
+    )
+    p.add_argument("what", choices=("patches",), metavar="WHAT", help="patches")
+    p.add_argument(
+        "prompt", nargs="?", default="a red fox", metavar="PROMPT", help="of the picture"
+    )
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("patches.webp"),
+        metavar="FILE",
+        help="the animation, as .webp, .png or .gif (default: patches.webp)",
+    )
+    p.add_argument(
+        "--workers",
+        type=whole("workers", 2, 64),
+        default=4,
+        metavar="N",
+        help="that share the picture, of --threads each, or one (default: 4)",
+    )
+    p.add_argument("--size", type=size, metavar="WxH", help="in pixels (default: the model's)")
+    p.add_argument(
+        "--steps", type=whole("steps", 6, 1000), default=28, metavar="N", help="default 28"
+    )
+    p.add_argument(
+        "--seed", type=whole("seed", 0, 1 << 31), default=0, metavar="N", help="default 0"
+    )
+    p.add_argument(
+        "--quality",
+        type=whole("quality", 1, 60),
+        default=60,
+        metavar="N",
+        help="that tiles are computed for (default: 60)",
+    )
+    p.add_argument("--json", action="store_true", help="the table as JSON")
+    add_machine(p)
 
 
 def add_replay(commands: Commands) -> None:

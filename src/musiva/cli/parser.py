@@ -18,6 +18,7 @@ from musiva.cli.common_flags import (
 )
 from musiva.cli.load_flags import (
     add_cluster,
+    add_demo,
     add_profile,
     add_replay,
     add_simulate,
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for add in (
         *(_generate, _inspect, _serve, _train, _calibrate),
-        *(add_profile, add_trace, add_simulate, add_replay, add_cluster),
+        *(add_profile, add_trace, add_simulate, add_replay, add_cluster, add_demo),
         *(_bench, _models, _capture, _doctor),
     ):
         add(commands)
@@ -236,8 +237,9 @@ def _serve(commands: Commands) -> None:
         "--form",
         default="ulysses",
         metavar="NAME",
-        help="how they share it: ulysses, branches (of guidance), or dynamic, for models that "
-        "attend in frames and in columns (default: ulysses)",
+        help="how they share it: ulysses, branches (of guidance), patch (parts that see what the "
+        "others were an evaluation before, up to quality 60), or dynamic, for models that attend "
+        "in frames and in columns (default: ulysses)",
     )
     p.add_argument(
         "--cluster",

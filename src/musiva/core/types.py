@@ -185,6 +185,9 @@ class Action:
     tiles: where the model runs, which tiles of the sample it computes, in row-major order; the data
     prediction of the others is forecast, as it would have been if nothing were computed. Where what
     others attend to is gone, all are computed. None: all, and a journal has that for all too.
+    patches: parts into which the tokens that are computed are cut. Each attends to its own features
+    and to what the other parts wrote when they were computed last, as if these were absent. 1 is
+    exact; a journal has that too where it could not be otherwise.
     """
 
     compute: bool = True
@@ -195,6 +198,7 @@ class Action:
     gate: Gate | None = None
     held: str | None = None
     tiles: tuple[bool, ...] | None = None
+    patches: int = 1
 
     @property
     def full(self) -> bool:
@@ -218,7 +222,8 @@ class DenoiseItem:
     choose among; None where they never do, and nothing is kept for it then. level: of the sample,
     that chose the actions. frames: of the clip; 1 is a picture. branches: those that are computed
     here, by their places among the prompts; None for all. tenant: whose it is, which only names
-    what is kept of it.
+    what is kept of it. patches: the most that its actions cut it into; above 1 what absent rows are
+    needed for is kept.
     """
 
     sample: str
@@ -238,6 +243,7 @@ class DenoiseItem:
     frames: int = 1
     branches: tuple[int, ...] | None = None
     tenant: str = "default"
+    patches: int = 1
 
     @property
     def computes(self) -> bool:

@@ -12,7 +12,14 @@ from musiva.core.errors import InvalidInput
 from musiva.core.types import GATES, Action, Gate
 from musiva.policy import Asks, Trip
 
-__all__ = ["checked"]
+__all__ = ["checked", "cut"]
+
+# Evaluations at the beginning of a sample that compute its tokens together: what parts see of each
+# other changes most then.
+TOGETHER = 4
+# The highest quality that parts keep too, by measure (bench `parallel`): what they see of each
+# other is the older, the more evaluations are skipped.
+MOST_CUT = 60
 
 
 def checked(action: object, evaluation: int, asks: Asks, trip: Trip) -> Action:
@@ -20,6 +27,8 @@ def checked(action: object, evaluation: int, asks: Asks, trip: Trip) -> Action:
     if not isinstance(action, Action):
         raise InvalidInput("action", action, "an Action")
     _check_kinds(action)
+    if action.patches != 1:
+        raise InvalidInput("patches", action.patches, "1: it is not for policies to say")
     if action.borrow and not (action.compute and trip.guided):
         raise InvalidInput("borrow", True, "False where nothing is computed, or without guidance")
     _check_coarse(action, evaluation, asks, trip)
@@ -48,6 +57,13 @@ def checked(action: object, evaluation: int, asks: Asks, trip: Trip) -> Action:
         allowed = f"None where the probes of a policy are those of gates: {', '.join(asks.gates)}"
         raise InvalidInput("tiles", action.tiles, allowed)
     return action
+
+
+def cut(action: Action, evaluation: int, asks: Asks, trip: Trip, quality: int) -> Action:
+    """A checked action of a sample, in parts where it may be. quality: of its level."""
+    if evaluation < TOGETHER or not action.compute or asks.gates or quality > MOST_CUT:
+        return action
+    return replace(action, patches=trip.patches)
 
 
 def _check_kinds(action: Action) -> None:

@@ -24,6 +24,6 @@ def divided(
 
 
 def in_full(item: DenoiseItem) -> DenoiseItem:
-    """The item with all tiles, and nothing held."""
-    action = replace(item.actions[-1], tiles=None, gate=None, held=None)
+    """The item with all tiles, together, and nothing held."""
+    action = replace(item.actions[-1], tiles=None, gate=None, held=None, patches=1)
     return replace(item, actions=(*item.actions[:-1], action))

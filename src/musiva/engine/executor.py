@@ -37,6 +37,7 @@ from musiva.engine.gate import Gates, Passage, has_gate, passages_of
 from musiva.engine.layouts import Layouts
 from musiva.engine.measured import Measurements
 from musiva.engine.paged import PagedRun
+from musiva.engine.patches import Patches
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.preview import LatentPreview
 from musiva.engine.ranks import Ranks
@@ -84,7 +85,7 @@ class InlineExecutor:
     ) -> None:
         """group: of ranks that run the same plans, each with an executor of its own; form: how they
         share them. cache: of what was computed before, here or elsewhere. Raises InvalidInput for
-        store_bytes below 1.
+        store_bytes below 1, and for a form that the model cannot have.
         """
         if store_bytes < 1:
             raise InvalidInput("store_bytes", store_bytes, "a whole number of at least 1")
@@ -102,6 +103,7 @@ class InlineExecutor:
         self._kriging = pipeline.kriging
         self._schedule: Callable[[Path], Schedule] = lru_cache(maxsize=256)(pipeline.schedule)
         self.layouts = Layouts(pipeline, self._slots, self._texts, self._schedule)
+        self.patches = Patches(pipeline.denoiser, self.run, self.ranks, self.layouts)
         self.evaluations = Evaluations(pipeline, self._slots, self.layouts, self._schedule)
         self._reuse: Reuse | None = None
         if cache is not None:
@@ -319,6 +321,8 @@ class InlineExecutor:
             found.append(self._forward_whole(apart, model.apart))
         if others:
             others, small = divided(others, self.ranks.undivided(self.layouts.pack(others)))
+            cut, others = self.patches.divided(others)
+            found += [self.patches.forward(cut)] if cut else []
             found += [self._forward(others)] if others else []
             found += [self._forward_whole(small, model)] if small else []
         return dict(ChainMap(*(passages for passages, _ in found))), sum(rows for _, rows in found)

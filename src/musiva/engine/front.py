@@ -39,8 +39,10 @@ class Front(Intake, ABC):
     class Config:
         """max_waiting: most requests at a time, running ones included; one more raises
         Overloaded. policies: those that requests may name. tenants: that they may be of; None for
-        any. store_bytes: budget of what gates and tiles keep. cache: of what was computed before;
-        None for none.
+        any. store_bytes: budget of what gates, tiles and patches keep. patches: parts into which
+        the tokens of pictures of a low quality (`actions.MOST_CUT`) are cut, each of which sees
+        what the others were an evaluation before; a fleet has it from its workers. cache: of what
+        was computed before; None for none.
         """
 
         scheduler: Scheduler.Config = field(default_factory=Scheduler.Config)
@@ -49,11 +51,16 @@ class Front(Intake, ABC):
         tenants: Sequence[str] | None = None
         store_bytes: int = STORE_BYTES
         cache: Cache.Config | None = None
+        patches: int = 1
 
     def __init__(self, pipeline: Pipeline, config: Config | None, tariff: Tariff) -> None:
         self.config = config or self.Config()
         super().__init__(
-            pipeline, tariff=tariff, policies=self.config.policies, tenants=self.config.tenants
+            pipeline,
+            tariff=tariff,
+            policies=self.config.policies,
+            tenants=self.config.tenants,
+            patches=self.config.patches,
         )
 
     def __enter__(self) -> Self:

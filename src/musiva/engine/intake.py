@@ -14,9 +14,11 @@ from torch import Tensor
 from musiva.core.errors import InvalidInput
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import Action, Level, Path, Request
+from musiva.engine.actions import MOST_CUT
 from musiva.engine.footprint import Footprint
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.scheduler.prices import Tariff
+from musiva.parallel import check_form
 from musiva.policy import (
     POLICIES,
     Asks,
@@ -44,7 +46,8 @@ LATENCIES: Mapping[str, float | None] = MappingProxyType(
 
 class Intake:
     """Makes requests for one model, and tells what follows from them. policies: that requests may
-    name. tenants: that they may be of; None for any. tariff: what they will take.
+    name. tenants: that they may be of; None for any. tariff: what they will take. patches: as of
+    `Trip`, of requests of which a level is low enough.
     """
 
     def __init__(
@@ -54,12 +57,17 @@ class Intake:
         tariff: Tariff,
         policies: Mapping[str, PolicyClass] = POLICIES,
         tenants: Sequence[str] | None = None,
+        patches: int = 1,
     ) -> None:
+        """Raises InvalidInput for patches that the model cannot have."""
+        _whole("patches", patches, 1)
+        check_form("patch", patches, pipeline.denoiser)
         self.pipeline = pipeline
         self.tariff = tariff
         self.footprint = Footprint(pipeline)
         self._policies = policies
         self._tenants = tenants
+        self._patches = patches
 
     def request(
         self,
@@ -191,7 +199,9 @@ class Intake:
         tile = Asks.of(policies[0]).tile
         schedule = self.pipeline.schedule(request.path)
         trip = Trip.along(schedule, guided=request.guided, calibration=calibration)
-        return trip.tiled(self.pipeline.grid(request.size, request.frames), tile)
+        patches = self._patches if request.min_quality <= MOST_CUT else 1
+        tiled = trip.tiled(self.pipeline.grid(request.size, request.frames), tile)
+        return replace(tiled, patches=patches)
 
     def parameters(
         self, request: Request, index: int, actions: Sequence[Action] = ()

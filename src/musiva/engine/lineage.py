@@ -94,7 +94,8 @@ def told_of(pipeline: Pipeline, item: DenoiseItem, ranks: int) -> object:
     """
     guidance = item.guidance if "guidance" in pipeline.denoiser.extra else None
     # Several ranks sum otherwise where pages are kept.
-    return item.size, guidance, ranks > 1 and item.tile is not None
+    keeps = item.tile is not None or item.patches > 1
+    return item.size, guidance, ranks > 1 and keeps
 
 
 def root_of(pipeline: Pipeline, ranks: str) -> str:

@@ -50,9 +50,9 @@ def owners_of(item: DenoiseItem) -> list[Hashable]:
     The rows of a coarser grid stand for no tokens of the sample.
     """
     owners = pages_of(item.sample)
+    kept = item.tile is not None or item.patches > 1
     return [
-        None if item.tile is None or item.coarse(branch) else owners[branch]
-        for branch in item.computed
+        owners[branch] if kept and not item.coarse(branch) else None for branch in item.computed
     ]
 
 

@@ -77,6 +77,14 @@ class PagedRun(PlainRun):
         needs = self._needs.get(grid)
         return needs is not None and not needs[0]
 
+    def knows(self, grid: Grid) -> bool:
+        """Whether a complete forward of that grid has told what its owners keep."""
+        return grid in self._needs
+
+    def needs(self, grid: Grid) -> Mapping[str, Need]:
+        """What an owner of a grid that can be taken keeps, by site."""
+        return self._needs[grid][0]
+
     @contextmanager
     def begin(
         self,

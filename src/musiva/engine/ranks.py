@@ -22,7 +22,7 @@ from musiva.core.types import DenoiseItem
 from musiva.engine.gate import Passage
 from musiva.engine.paged import PagedRun
 from musiva.models import Denoiser, Inputs
-from musiva.parallel import Form, SequenceRun, rank_of
+from musiva.parallel import Form, SequenceRun, check_form, rank_of
 
 __all__ = ["Ranks"]
 
@@ -31,13 +31,17 @@ class Ranks:
     """Divides packs, and brings together what comes of the parts. One rank divides nothing.
 
     run: for what a rank computes. by_branch: ranks have whole branches. least: tokens of a sample
-    that have to be there for each rank to have one.
+    that have to be there for each rank to have one. keeps_all: what a rank keeps is of all tokens,
+    heads and branches.
     """
 
     def __init__(self, model: Denoiser, run: PagedRun, group: Group, form: Form) -> None:
+        """Raises InvalidInput for a form that the model cannot have."""
+        check_form(form, group.size, model)
         self.group = group
         self.run: Run = run
         self.least = 1
+        self.keeps_all = group.size == 1 or form == "patch"
         self._model, self._form = model, form
         self.by_branch = group.size > 1 and form == "branches"
         self._sequence: SequenceRun | None = None

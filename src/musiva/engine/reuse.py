@@ -128,7 +128,8 @@ class Reuse:
         if found and is_whole(item.actions[-1]):
             # Whatever pages there were, all of them are to be written anew.
             self._debts.pop(item.sample, None)
-        if item.tile is not None and (found or item.sample in self._debts):
+        keeps = item.tile is not None or item.patches > 1
+        if keeps and (found or item.sample in self._debts):
             self._debts.setdefault(item.sample, Debt(before)).items.append(item)
         slot = self._slots[item.sample]
         lineage = slot.lineage

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from musiva.core.errors import ExecutionFailed
 from musiva.core.pack import ROW_ALIGN
 from musiva.core.types import Action, Kind, Prompt, Report, Request, TileValues
-from musiva.engine.actions import checked
+from musiva.engine.actions import checked, cut
 from musiva.policy import Asks, Policy, TilePolicy, Trip
 
 __all__ = ["Record", "SampleState", "Stage", "choose", "num_words", "observe", "resume"]
@@ -135,6 +135,13 @@ class SampleState:
         return tuple(sum(tiles[i] for tiles in ran) for i in range(len(every)))
 
     @property
+    def patches(self) -> int:
+        """The most parts that its tokens are cut into at an evaluation."""
+        if self.asks.gates:
+            return 1
+        return max(self.trip.patches, *(action.patches for action in self.given), 1)
+
+    @property
     def surprise(self) -> float:
         """How much it has surprised its policy so far, as that counts it; 0 is as usual."""
         found = getattr(self.memory, "surprise", 0.0)
@@ -197,9 +204,10 @@ def choose(sample: SampleState, level: int) -> tuple[Action, ...]:
     if sample.is_bound:
         return _given(sample)
     policy, trip, actions = sample.policies[level], sample.trip, []
+    asks, quality = sample.asks, sample.request.levels[level].quality
     for evaluation in range(sample.evaluation, trip.num_evaluations):
         wanted = policy.act(trip, sample.memory, evaluation)
-        action = checked(wanted, evaluation, sample.asks, trip)
+        action = cut(checked(wanted, evaluation, asks, trip), evaluation, asks, trip, quality)
         actions.append(action)
         if action.compute:
             break

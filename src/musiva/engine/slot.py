@@ -93,6 +93,7 @@ class Checkpoint:
 
 def is_whole(action: Action) -> bool:
     """Whether all branches of a sample are computed, all of their tokens, through all of the
-    model, so that all pages that it has are written anew. action: as it was done.
+    model and together, so that all pages that it has are written anew. action: as it was done.
     """
-    return action.full and action.gate is None and not action.borrow and not action.coarse
+    together = action.gate is None and action.patches == 1
+    return action.full and together and not action.borrow and not action.coarse

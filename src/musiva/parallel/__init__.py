@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from musiva.parallel.forms import FORMS, Form, rank_of
+from musiva.parallel.forms import FORMS, Form, check_form, rank_of
 from musiva.parallel.sequence import SequenceRun
-from musiva.parallel.shards import Axis, shards
+from musiva.parallel.shards import Axis, bounds, shards
 
-__all__ = ["FORMS", "Axis", "Form", "SequenceRun", "rank_of", "shards"]
+__all__ = ["FORMS", "Axis", "Form", "SequenceRun", "bounds", "check_form", "rank_of", "shards"]

@@ -11,6 +11,10 @@ columns rows change to ranks that have whole columns, and back: 2 M (N - 1) / N^
 a policy holds the branch. Which branches do so is learnt from the first forward, in which they go
 the other way.
 
+"patch", where parts see all of each other: keys and values go to all ranks, which keep them, before
+an attention to the rows of a rank; 2 M (N - 1) / N. Every rank has the pages of all tokens then, as
+parts need them that do not (`musiva.engine.patches`).
+
 Exact: heads and tokens may be any number, and no padding is sent. All ranks run the same plan.
 
 T rows, H heads, K channels of a head, D width, R rows that are no padding.
@@ -69,6 +73,7 @@ class SequenceRun:
         self.group = group
         self._inner = inner
         self._axis: Axis = "frames" if form == "dynamic" else "sequence"
+        self._gathers = form == "patch"
         self._streams = frozenset(streams)
         self._align = align
         # Branches that are open, and those that attend in columns.
@@ -121,6 +126,8 @@ class SequenceRun:
         parts = _parts_of(pack.image)
         if over == "column" and parts is not None and parts.axis == "frames" and self._open:
             self._columns.add(self._open[-1])
+        if self._gathers:
+            return self._given_all(site, qkv, pack, over)
         return self._exchanged(site, qkv, pack, over)
 
     def conv(
@@ -214,6 +221,32 @@ class SequenceRun:
             found = self._inner.attend(site, three, whole, over)
         return self._back(found, pack, heads)
 
+    def _given_all(self, site: str, qkv: Mapping[str, QKV], pack: Pack, over: Over) -> Streams:
+        """All rows as keys, on every rank, and its own as queries."""
+        whole = _whole(pack)
+        if over != "sample":
+            ((name, three),) = qkv.items()
+            x_T3HK = torch.stack([x for x in three if x is not None], 1)
+            q, k, v = self._gathered(x_T3HK, pack.streams[name]).unbind(1)
+            found = self._inner.attend(site, {name: (q, k, v)}, whole, over)
+            return {name: _own(found[name], pack.streams[name])}
+        streams: dict[str, Rows] = {}
+        mixed: dict[str, QKV] = {}
+        for name, (q, k, v) in qkv.items():
+            rows = pack.streams[name]
+            if q is not None:
+                streams[name], mixed[name] = _as_complete(rows, "sequence"), (q, None, None)
+            if k is None or v is None:
+                continue
+            kv_T2HK, keys = self._gathered(torch.stack((k, v), 1), rows), whole.streams[name]
+            if name == "image":
+                # Of absent rows too, and kept where someone owns them.
+                several, keys = self._inner.whole(site, kv_T2HK, keys), keys.full
+                kv_T2HK = Pack({name: keys}).gather(several, name)
+            every_k, every_v = kv_T2HK.unbind(1)
+            streams[f"{name}.all"], mixed[f"{name}.all"] = keys, (None, every_k, every_v)
+        return self._inner.attend(site, mixed, Pack(streams), over)
+
     def _back(self, found: Streams, pack: Pack, heads: Sequence[int]) -> Streams:
         """Some heads of all rows to all heads of some rows; a stream that is whole on every rank
         gets its other heads.
@@ -303,6 +336,13 @@ def _whole(pack: Pack) -> Pack:
         )
 
     return pack.derived(PARTS, made)
+
+
+def _own(x: Tensor, rows: Rows) -> Tensor:
+    """The rows of this rank out of all."""
+    out = x.new_zeros(rows.num_rows, *x.shape[1:])
+    out[real_rows(rows)] = x[places_in(rows, _parts(rows).whole)]
+    return out
 
 
 def _laid(several: Sequence[Tensor], parts: Parts) -> Tensor:

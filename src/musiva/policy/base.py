@@ -48,7 +48,8 @@ class Trip:
     0 to 1; where the model is calibrated, in evaluations of the calibrated path. guided: there is
     an unconditional branch, which an action may borrow. calibrated: actions may be, too. coarse:
     the first one may be. tiles: (rows, columns) of them, tile_tokens: the tokens of each, and tile:
-    (height, width) of one in tokens, of a policy that has tiles.
+    (height, width) of one in tokens, of a policy that has tiles. patches: parts that the engine
+    may cut what is computed into, where it need not be exact.
     """
 
     places: tuple[float, ...]
@@ -60,6 +61,7 @@ class Trip:
     tiles: tuple[int, int] | None = None
     tile_tokens: tuple[int, ...] = ()
     tile: Tile | None = None
+    patches: int = 1
 
     @classmethod
     def along(

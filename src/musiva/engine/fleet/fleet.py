@@ -72,10 +72,10 @@ class Fleet(Front):
     ) -> None:
         """Returns when all workers are ready. pipeline: what requests are checked with; model,
         dtype, device: of which each worker loads its own. observe: gets the plan of each step of
-        any worker and its result, without pictures. Raises what a worker fails of at its start, or
-        Unavailable.
+        any worker and its result, without pictures. Raises InvalidInput for a form that the model
+        cannot have, what a worker fails of at its start, or Unavailable.
         """
-        config = config or self.Config()
+        config = replace(config or self.Config(), patches=workers.patches)
         super().__init__(pipeline, config, config.scheduler.build().tariff)
         self.footprint = Footprint(pipeline, workers.count * workers.degree)
         self._launcher = launcher or Processes()

@@ -46,6 +46,11 @@ class Workers:
     step: float = 600.0
 
     @property
+    def patches(self) -> int:
+        """Parts that tokens are cut into: one for each rank, where that is what they share."""
+        return self.degree if self.form == "patch" else 1
+
+    @property
     def threads_each(self) -> int:
         return self.threads or max((os.cpu_count() or 1) // (self.count * self.degree), 1)
 

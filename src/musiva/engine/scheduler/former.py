@@ -124,6 +124,7 @@ def item_of(sample: SampleState, actions: tuple[Action, ...], level: int) -> Den
         level=level,
         frames=request.frames,
         tenant=request.tenant,
+        patches=sample.patches,
     )
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from musiva.engine import Engine, Fleet, Workers, load_pipeline, shipped_models
 from musiva.perf.benches.base import Findings
 from musiva.perf.benches.parallel_exact import CASES, bytes_over_formula, error_of, trial_of
+from musiva.perf.benches.parallel_patch import KEYS as PATCH_KEYS
+from musiva.perf.benches.parallel_patch import measure_patches
 from musiva.perf.measure import compare
 
 __all__ = ["KEYS", "measure"]
@@ -23,6 +25,7 @@ KEYS = (
     "bytes_over_formula_dsp_reuse",
     "two_worker_speedup_two_pictures",
     "two_worker_speedup_one_picture",
+    *PATCH_KEYS,
 )
 RANKS = (2, 4)
 # Frames of clips of which ranks have whole ones.
@@ -46,6 +49,7 @@ def measure(*, quick: bool) -> Findings:
         findings.gate.check("default_model", "not shipped", holds=True)
     else:
         _speed(findings, quick=quick)
+        measure_patches(findings, quick=quick)
     return findings
 
 
@@ -60,7 +64,8 @@ def _exactness(findings: Findings, *, quick: bool) -> None:
             error = error_of(trial, case.form, size)
             row = {"class": case.name, "form": case.form, "ranks": size, "error": error}
             worst = max(worst, error)
-            counted = case.form == "dynamic" or case.name in ATTENTIVE
+            attentive = case.form == "ulysses" and case.name in ATTENTIVE
+            counted = case.form == "dynamic" or attentive
             if counted:
                 row["bytes_over_formula"] = over = bytes_over_formula(even, case.form, size)
                 key = "dsp" if case.form == "dynamic" else "ulysses"

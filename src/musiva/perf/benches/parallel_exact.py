@@ -46,6 +46,9 @@ CASES: Sequence[Case] = (
     Case("WanTransformer3DModel"),
     Case("LatteTransformer3DModel"),
     Case("LatteTransformer3DModel", "dynamic"),
+    Case("PixArtTransformer2DModel", "patch"),
+    Case("SD3Transformer2DModel", "patch"),
+    Case("SanaTransformer2DModel", "patch"),
 )
 # Even in frames, tokens and heads, so that the formulas are exact.
 EVEN: Sizes = {"frames": 8, "rows": 4, "columns": 8, "words": 8, "words_2": 8}
