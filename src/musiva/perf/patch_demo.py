@@ -44,10 +44,12 @@ SIDE, GAP, MARGIN, HEAD, FOOT = 300, 24, 28, 92, 150
 
 @dataclass(slots=True)
 class Course:
-    """How a picture was made. previews: after each evaluation. seconds: of pictures like it."""
+    """How a picture was made. previews: by the number of evaluations that were done. seconds: of
+    pictures like it.
+    """
 
     actions: tuple[Action, ...] = ()
-    previews: list[np.ndarray] = field(default_factory=list)
+    previews: dict[int, np.ndarray] = field(default_factory=dict)
     picture: np.ndarray | None = None
     cost: float = 0.0
     seconds: float = 0.0
@@ -164,7 +166,7 @@ def _course(fleet: Fleet, request: Request) -> Course:
     course = Course()
     for event in Stream(fleet, replace(request, id=uuid.uuid4().hex), None):
         if event.kind == "preview":
-            course.previews.append(np.asarray(event.picture))
+            course.previews[event.evaluation] = np.asarray(event.picture)
         elif event.kind == "picture":
             course.picture = np.asarray(event.picture)
             course.actions, course.cost = event.actions, event.cost
@@ -256,10 +258,10 @@ def _bars(pen: ImageDraw.ImageDraw, demo: Demo, owners: np.ndarray) -> None:
 
 def _shown(course: Course, evaluation: int) -> np.ndarray:
     """The picture as it is after an evaluation."""
-    shown = [*course.previews, course.picture]
-    found = shown[min(evaluation, len(shown) - 1)]
-    assert found is not None
-    return found
+    assert course.picture is not None
+    shown = {**course.previews, len(course.actions): course.picture}
+    # Evaluations that are skipped together are shown together.
+    return shown[min(done for done in shown if done > evaluation)]
 
 
 def _coloured_ranks(owners: np.ndarray) -> np.ndarray:
