@@ -69,7 +69,7 @@ class Scene:
     workers share.
     """
 
-    faults: Mapping[str, Fault] = WORKERS
+    faults: Mapping[str, Fault] = field(default_factory=lambda: WORKERS)
     cache: Cache.Config | None = None
     launcher: Launcher | None = None
     mend: Callable[[], None] = field(default=lambda: None)
