@@ -46,7 +46,8 @@ FROZEN = {
         *("--deadline", "--min-quality", "--max-quality", "--tenant"),
     },
     "simulate": {
-        *("trace", "--profile", "--scheduler", "--speed", "--deadlines", "--json", "--chart"),
+        *("trace", "--profile", "--scheduler", "--workers", "--cores", "--speed", "--deadlines"),
+        *("--json", "--chart"),
         *MACHINE,
     },
     "replay": {"trace", "--server", "--speed", "--json", *KEY},

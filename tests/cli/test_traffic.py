@@ -68,6 +68,23 @@ def test_a_trace_is_simulated(
     assert (tmp_path / "chart.svg").read_text().startswith("<svg")
 
 
+def test_a_trace_is_simulated_on_workers(
+    musiva: Musiva, trace: Path, profile: Path, calibrated_model: Path, tmp_path: Path
+) -> None:
+    done = musiva(
+        *("simulate", trace, "--model", calibrated_model, "--device", "cpu"),
+        *("--profile", profile, "--speed", 2000, "--workers", 1, "--workers", 8),
+        *("--json", tmp_path / "rows.json", "--chart", tmp_path / "chart.svg"),
+    )
+    assert done.code == 0, done.err
+    few, many = json.loads((tmp_path / "rows.json").read_text())
+    assert (few["workers"], many["workers"]) == (1, 8)
+    assert many["latency_p95"] < few["latency_p95"]
+    assert "goodput, 8 workers" in (tmp_path / "chart.svg").read_text()
+    done = musiva("simulate", trace, "--cores", 2)
+    assert (done.code, "cores: got 2" in done.err) == (2, True)
+
+
 def test_what_is_missing_is_told(musiva: Musiva, trace: Path, tmp_path: Path) -> None:
     done = musiva("simulate", tmp_path / "none.jsonl")
     assert (done.code, "trace: got" in done.err) == (2, True)

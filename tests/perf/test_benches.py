@@ -163,7 +163,7 @@ def test_final_latents_come_late_leave_early_and_start_anywhere(pipeline: Pipeli
 def test_an_unknown_bench() -> None:
     with pytest.raises(
         InvalidInput,
-        match="allowed: capture, captured-speed, chaos, fidelity, generate, pack, parallel, parity",
+        match="allowed: capture, captured-speed, chaos, cluster-cache, fidelity, generate, pack",
     ):
         run_bench("nothing", quick=True)
 

@@ -100,6 +100,20 @@ def add_simulate(commands: Commands) -> None:
         help="goodput (the default), fifo, shortest, edf, edf_admission or static; may be repeated",
     )
     p.add_argument(
+        "--workers",
+        type=whole("workers", 1, 4096),
+        action="append",
+        metavar="N",
+        help="so many beside each other, each as fast as the profile; may be repeated (default: "
+        "one engine)",
+    )
+    p.add_argument(
+        "--cores",
+        type=whole("cores", 1, 4096),
+        metavar="N",
+        help="that these workers share, one each (default: one for each worker)",
+    )
+    p.add_argument(
         "--speed",
         type=number("speed", 1e-6, 1e6),
         action="append",

@@ -377,7 +377,7 @@ def _bench(commands: Commands) -> None:
         "name",
         metavar="NAME",
         help="capture, captured-speed, chaos, cluster-cache, fidelity, generate, pack, parallel, "
-        "parity, region, reuse, scheduler, serve, server, store, studio or suite",
+        "parity, region, reuse, scale, scheduler, serve, server, store, studio or suite",
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     p.add_argument(

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from argparse import Namespace
+from itertools import product
+from typing import TYPE_CHECKING
 
 from musiva.cli.machine import set_threads
 from musiva.cli.pictures import check_writable, write_atomically
 from musiva.core.env import Env
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from musiva.engine import Pipeline, Scheduler
+    from musiva.perf.traffic import Asked, Score
+
 __all__ = ["run"]
+
+HEAD = (
+    f"{'scheduler':14} {'workers':>7} {'speed':>6} {'deadline':>8} {'goodput':>8} {'good':>6} "
+    f"{'refused':>7} {'p50 s':>7} {'p95 s':>7} {'quality':>7}"
+)
 
 
 def run(arguments: Namespace, env: Env) -> int:
-    """For each scheduler, how many times as fast the requests come, and how long deadlines are."""
+    """For each scheduler and number of workers, how many times as fast the requests come, and how
+    long deadlines are.
+    """
     set_threads(arguments.threads, env)
     for field in ("json", "chart"):
         path = getattr(arguments, field)
@@ -24,9 +40,11 @@ def run(arguments: Namespace, env: Env) -> int:
     from musiva.cost import Profile
     from musiva.engine import Scheduler, load_pipeline
     from musiva.perf.profile import profile_of
-    from musiva.perf.traffic import read_trace, scaled, score, simulate
+    from musiva.perf.traffic import read_trace, scaled
     from musiva.perf.traffic.chart import goodput_chart
 
+    if arguments.cores is not None and arguments.workers is None:
+        raise InvalidInput("cores", arguments.cores, "a number beside --workers, which share them")
     trace = read_trace(arguments.trace)
     pipeline = load_pipeline(arguments.model, dtype=arguments.dtype, device=arguments.device)
     if arguments.profile is None:
@@ -38,28 +56,57 @@ def run(arguments: Namespace, env: Env) -> int:
             allowed = "a file that `musiva profile --out` wrote"
             raise InvalidInput("profile", str(arguments.profile), allowed)
     rows = []
-    print(
-        f"{'scheduler':14} {'speed':>6} {'deadline':>8} {'goodput':>8} {'good':>6} "
-        f"{'refused':>7} {'p50 s':>7} {'p95 s':>7} {'quality':>7}"
+    print(HEAD)
+    every = product(
+        arguments.scheduler or ["goodput"],
+        arguments.workers or [None],
+        arguments.speed or [1.0],
+        arguments.deadlines or [1.0],
     )
-    for name in arguments.scheduler or ["goodput"]:
+    for name, workers, speed, longer in every:
         config = Scheduler.Config(discipline=name, cost=profile.cost)
-        for speed in arguments.speed or [1.0]:
-            for longer in arguments.deadlines or [1.0]:
-                asked = scaled(trace, faster=speed, deadlines=longer)
-                found = score(*simulate(pipeline, config, asked))
-                rows.append({"scheduler": name, "speed": speed, "deadlines": longer, **found.row()})
-                print(
-                    f"{name:14} {speed:6g} {longer:8g} {found.goodput:8.3f} "
-                    f"{found.attainment:6.1%} {found.refused:7.1%} {_seconds(found.latency_p50)} "
-                    f"{_seconds(found.latency_p95)} {_quality(found.quality)}",
-                    flush=True,
-                )
+        asked = scaled(trace, faster=speed, deadlines=longer)
+        found = _scored(pipeline, config, asked, workers, arguments.cores)
+        place = {"workers": workers, "speed": speed, "deadlines": longer}
+        rows.append({"scheduler": name, **place, **found.row()})
+        print(
+            f"{name:14} {'-' if workers is None else workers:>7} {speed:6g} {longer:8g} "
+            f"{found.goodput:8.3f} {found.attainment:6.1%} {found.refused:7.1%} "
+            f"{_seconds(found.latency_p50)} {_seconds(found.latency_p95)} "
+            f"{_quality(found.quality)}",
+            flush=True,
+        )
     if arguments.json is not None:
         write_atomically(arguments.json, json.dumps(rows, indent=1) + "\n")
     if arguments.chart is not None:
-        write_atomically(arguments.chart, goodput_chart(rows))
+        curves = [{**row, "scheduler": _curve(row)} for row in rows]
+        write_atomically(arguments.chart, goodput_chart(curves))
     return 0
+
+
+def _scored(
+    pipeline: Pipeline,
+    config: Scheduler.Config,
+    asked: Sequence[Asked],
+    workers: int | None,
+    cores: int | None,
+) -> Score:
+    """On one engine, or on so many workers of one rank each."""
+    from musiva.engine import Workers
+    from musiva.perf.scale import Cluster, Setting
+    from musiva.perf.scale.serving import simulate_workers
+    from musiva.perf.traffic import score, simulate
+
+    if workers is None:
+        return score(*simulate(pipeline, config, asked))
+    cluster = Cluster(devices=workers, cores=math.inf if cores is None else float(cores))
+    setting = Setting(workers=Workers(count=workers), cluster=cluster, scheduler=config)
+    return score(*simulate_workers(pipeline, setting, asked))
+
+
+def _curve(row: dict[str, object]) -> str:
+    many = row["workers"]
+    return str(row["scheduler"]) if many is None else f"{row['scheduler']}, {many} workers"
 
 
 def _seconds(value: float | None) -> str:

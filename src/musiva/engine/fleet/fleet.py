@@ -25,7 +25,7 @@ from musiva.core.types import Event, Request
 from musiva.engine.fleet.commons import Commons
 from musiva.engine.fleet.launcher import Launcher, Processes
 from musiva.engine.fleet.member import Member, Phase
-from musiva.engine.fleet.placement import Load, misplaced, placed
+from musiva.engine.fleet.placement import LOOK, Load, loads_of, misplaced, placed
 from musiva.engine.fleet.roster import Roster, Workers
 from musiva.engine.fleet.standing import together
 from musiva.engine.fleet.ticket import Ticket
@@ -44,8 +44,6 @@ from musiva.store import CacheFigures, Figures
 __all__ = ["Fleet"]
 
 log = logging.getLogger(__name__)
-# Seconds between two looks at who is there.
-LOOK = 0.1
 
 
 class Fleet(Front):
@@ -457,14 +455,14 @@ class Fleet(Front):
 
     def _loads(self) -> dict[int, Load]:
         """Of all workers that take requests."""
-        loads = {member.number: Load() for member in self._roster.ready}
-        for ticket in self._tickets.values():
-            if ticket.member is not None and ticket.member.number in loads:
-                seconds, requests, waiting = loads[ticket.member.number]
-                loads[ticket.member.number] = Load(
-                    seconds + ticket.left, requests + 1, waiting + (not ticket.begun)
-                )
-        return loads
+        return loads_of(
+            [member.number for member in self._roster.ready],
+            (
+                (ticket.member.number, ticket.left, ticket.begun)
+                for ticket in self._tickets.values()
+                if ticket.member is not None
+            ),
+        )
 
     def _asked(self, request: Request | None = None) -> dict[int, Future[Any]]:
         """The answers of all workers that are ready."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-__all__ = ["Load", "misplaced", "placed"]
+__all__ = ["LOOK", "Load", "loads_of", "misplaced", "placed"]
+
+# Seconds between two looks at whether all are well placed.
+LOOK = 0.1
 
 NOTHING: Mapping[int, float] = MappingProxyType({})
 
@@ -19,6 +22,20 @@ class Load(NamedTuple):
     seconds: float = 0.0
     requests: int = 0
     waiting: int = 0
+
+
+def loads_of(ready: Iterable[int], requests: Iterable[tuple[int, float, bool]]) -> dict[int, Load]:
+    """Of all workers that take requests, in their order. requests: of each that is on a worker, its
+    number, the seconds of work that are left, and whether it has begun.
+    """
+    seconds = dict.fromkeys(ready, 0.0)
+    counts, waiting = dict.fromkeys(seconds, 0), dict.fromkeys(seconds, 0)
+    for number, left, begun in requests:
+        if number in seconds:
+            seconds[number] += left
+            counts[number] += 1
+            waiting[number] += not begun
+    return {n: Load(seconds[n], counts[n], waiting[n]) for n in seconds}
 
 
 def placed(

@@ -24,6 +24,7 @@ BENCHES: Mapping[str, str] = {
     "parity": "musiva.perf.benches.parity",
     "region": "musiva.perf.benches.region",
     "reuse": "musiva.perf.benches.reuse",
+    "scale": "musiva.perf.benches.scale",
     "scheduler": "musiva.perf.benches.scheduler",
     "serve": "musiva.perf.benches.serve",
     "server": "musiva.perf.benches.server",

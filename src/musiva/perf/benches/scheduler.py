@@ -8,13 +8,12 @@ import random
 import statistics
 import time
 
-from musiva.engine import Intake, Pipeline, Scheduler, StepLoop, load_pipeline, shipped_models
-from musiva.engine.scheduler.prices import Tariff
+from musiva.engine import load_pipeline, shipped_models
 from musiva.perf.benches.base import Findings
 from musiva.perf.benches.held_out import SCENES, SINGLES
 from musiva.perf.measure import percentile
 from musiva.perf.profile import errors_of, measure_profile, repeated_steps
-from musiva.perf.traffic import Asked, SimulatedExecutor, VirtualClock
+from musiva.perf.traffic.busy import busy
 
 __all__ = ["KEYS", "measure"]
 
@@ -23,7 +22,6 @@ REQUESTS = 256
 RUNS = 5
 TICKS = 200
 PROFILE_SECONDS, UNSEEN_SECONDS = 40.0, 90.0
-SIZES = ((64, 64), (96, 96), (128, 96), (128, 128))
 
 
 def measure(*, quick: bool) -> Findings:
@@ -46,7 +44,7 @@ def measure(*, quick: bool) -> Findings:
             found = errors_of(of_kind)
             findings.rows.append({"what": f"{kind} alone", "steps": len(of_kind), **found})
     findings.rows.append({"what": "profile", "seconds": profile.seconds, "steps": profile.steps})
-    loop = _busy(pipeline, Tariff(profile.cost))
+    loop = busy(pipeline, profile.cost, (*SINGLES, *SCENES), requests=REQUESTS)
     again = [loop.scheduler.schedule(loop.state, loop.clock()) for _ in range(2)]
     same = again[0] == again[1]
     findings.gate.check("same_state_same_plan", same, holds=same)
@@ -64,39 +62,3 @@ def measure(*, quick: bool) -> Findings:
         }
     )
     return findings
-
-
-def _busy(pipeline: Pipeline, tariff: Tariff) -> StepLoop:
-    """A loop with that many requests of all kinds, some way through; deadlines are tight enough for
-    levels to be lowered.
-    """
-    draw, clock = random.Random(3), VirtualClock()
-    executor = SimulatedExecutor(tariff.cost, clock)
-    scheduler = Scheduler.Config(cost=tariff.cost).build()
-    loop = StepLoop(executor, scheduler, clock=clock.now)
-    executor.state = loop.state
-    intake = Intake(pipeline, tariff=tariff)
-    prompts = (*SINGLES, *SCENES)
-    rate = 0.25 * sum(intake.seconds_alone(intake.request("a fox", size=size)) for size in SIZES)
-    i = 0
-    while len(loop.state.samples) < REQUESTS:
-        asked = Asked(
-            at=0.0,
-            prompt=draw.choice(prompts),
-            seed=i,
-            size=draw.choice(SIZES),
-            min_quality=60,
-            max_quality=100,
-            deadline=(0.6 * len(loop.state.samples) + 8.0) * rate,
-        )
-        request = intake.request(asked.prompt, **asked.options(), request_id=f"r{i}")
-        loop.submit(
-            request,
-            policies=intake.policies_of(request),
-            trip=intake.trip_of(request),
-            rows=intake.rows_of(request),
-        )
-        if i % 8 == 0:
-            loop.step()
-        i += 1
-    return loop

@@ -18,6 +18,7 @@ from musiva.perf.traffic.trace import (
     scaled,
     write_trace,
 )
+from musiva.perf.traffic.wanted import Wanted
 
 __all__ = [
     "SHAPES",
@@ -29,6 +30,7 @@ __all__ = [
     "Score",
     "SimulatedExecutor",
     "VirtualClock",
+    "Wanted",
     "drive",
     "make_trace",
     "read_trace",

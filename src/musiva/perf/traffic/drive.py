@@ -13,6 +13,7 @@ from musiva.core.types import Report
 from musiva.engine import Intake, StepLoop
 from musiva.perf.traffic.clock import Clock
 from musiva.perf.traffic.trace import Asked
+from musiva.perf.traffic.wanted import Wanted
 
 __all__ = ["Fate", "drive"]
 
@@ -78,17 +79,8 @@ def drive(
 
 
 def _submit(loop: StepLoop, intake: Intake, name: str, fate: Fate, start: float) -> None:
-    asked = fate.asked
-    request = intake.request(asked.prompt, **asked.options(), request_id=name)
     try:
-        admitted = loop.submit(
-            request,
-            policies=intake.policies_of(request),
-            trip=intake.trip_of(request),
-            rows=intake.rows_of(request),
-            decode_shares=intake.pipeline.decode_shares(request.frames),
-            arrived=start + asked.at,
-        )
+        admitted = Wanted.of(intake, name, fate.asked).submit(loop, start + fate.asked.at)
     except Overloaded:
         fate.refused = True
     else:

@@ -8,13 +8,14 @@ import math
 import random
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from musiva.core.types import DecodeItem, DenoiseItem, EncodeItem, Outcome, StepPlan, StepResult
 from musiva.cost import CostModel
 from musiva.engine import Intake, Pipeline, Scheduler, StepLoop
 from musiva.engine.scheduler.prices import work_of
-from musiva.engine.slot import Checkpoint
+from musiva.engine.slot import Checkpoint, Slot, is_whole
 from musiva.engine.state import EngineState
 from musiva.perf.traffic.clock import VirtualClock
 from musiva.perf.traffic.drive import Fate, drive
@@ -28,6 +29,7 @@ __all__ = ["SimulatedExecutor", "likely_kept", "simulate"]
 MEAN, BETWEEN, WITHIN = 0.05, 0.23, 0.33
 # The 5th percentile of a normal distribution is so many of its deviations below the mean.
 FIFTH = 1.645
+NOTHING = torch.empty(0, 0)
 
 
 class SimulatedExecutor:
@@ -41,6 +43,8 @@ class SimulatedExecutor:
         self.clock = clock
         self.pace = pace
         self.state: EngineState | None = None
+        # Of each sample, the last evaluation at which all of it was computed.
+        self._whole: dict[str, int] = {}
 
     def execute(self, plan: StepPlan) -> StepResult:
         assert self.state is not None, "it is told of the record that it works for"
@@ -49,25 +53,39 @@ class SimulatedExecutor:
         if self.pace:
             seconds *= self.pace[min(int(self.clock.now()), len(self.pace) - 1)]
         self.clock.advance(seconds)
+        return self.result(plan, seconds, work.rows)
+
+    def result(self, plan: StepPlan, seconds: float, rows: int) -> StepResult:
+        """What comes of a plan that took so long."""
+        for name in plan.release:
+            self._whole.pop(name, None)
+        for item in plan.items:
+            if isinstance(item, DenoiseItem) and is_whole(item.actions[-1]):
+                self._whole[item.sample] = item.evaluation
+            elif isinstance(item, DecodeItem) and _is_last(item):
+                self._whole.pop(item.sample, None)
         outcomes = tuple(
             Outcome(measured=_measured(item))
             if isinstance(item, DenoiseItem)
             else Outcome(picture=0 if _is_last(item) else None)
             for item in plan.items
         )
-        return StepResult(plan.number, outcomes, seconds, work.rows)
+        return StepResult(plan.number, outcomes, seconds, rows)
 
     def put_latent(self, sample: str, latent: Tensor) -> None:
         """There are none."""
 
     def checkpoint(self, sample: str) -> Checkpoint | None:
-        """There are none."""
+        """With no latent in it."""
+        evaluation = self._whole.get(sample)
+        return None if evaluation is None else Checkpoint(evaluation, Slot(NOTHING, (1, 1, 1)))
 
     def restore(self, sample: str, checkpoint: Checkpoint) -> None:
-        """There is nothing to go on from."""
+        """There is no latent to put back."""
 
     def check_integrity(self, live: Sequence[str]) -> None:
-        """It keeps nothing."""
+        left = set(self._whole) - set(live)
+        assert not left, f"checkpoints of samples that are gone: {sorted(left)}"
 
 
 def simulate(
