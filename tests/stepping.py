@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 from hypothesis import strategies as st
+from torch import Tensor
 
-from musiva.core.types import Action, DenoiseItem, Event, Kind, StepPlan, StepResult
+from musiva.core.types import Action, DenoiseItem, Event, Kind, Level, StepPlan, StepResult
 from musiva.engine import InlineExecutor, Intake, Scheduler, StepLoop
 from musiva.engine import journal as engine_journal
 from musiva.engine.journal import Entry, Resumption
@@ -83,15 +85,21 @@ class Bench:
         name: str,
         by: Policy | None = None,
         resumed: Mapping[int, Resumption | None] | None = None,
+        latents: Sequence[Tensor] | None = None,
+        levels: Sequence[Level] = (),
         **options: object,
     ) -> None:
+        """by: instead of the request's policy. levels: instead of those that follow from it."""
         options.setdefault("seed", 5)
         request = self.front.request(**options, request_id=name)
+        if levels:
+            request = replace(request, levels=tuple(levels))
         self.loop.submit(
             request,
             policies=[by] if by else self.front.policies_of(request),
             trip=self.front.trip_of(request),
             rows=self.front.rows_of(request),
+            latents=latents,
             resumed=resumed,
         )
 

@@ -5,7 +5,6 @@ what is not cut is exact.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -56,16 +55,8 @@ def submit(
     resumed: Mapping[int, Resumption | None] | None = None,
 ) -> None:
     """A request for which its policy keeps the highest quality that may be cut, or with levels."""
-    front, asked = bench.front, {"seed": 5, **asked}
-    request = front.request(**asked, request_id=name)  # type: ignore[arg-type]
-    request = replace(request, levels=levels or (Level(str(asked["policy"]), MOST_CUT),))
-    bench.loop.submit(
-        request,
-        policies=front.policies_of(request),
-        trip=front.trip_of(request),
-        rows=front.rows_of(request),
-        resumed=resumed,
-    )
+    chosen = levels or (Level(str(asked["policy"]), MOST_CUT),)
+    bench.submit(name, resumed=resumed, levels=chosen, **asked)
 
 
 @cache

@@ -229,14 +229,7 @@ def test_latents_that_were_given_are_named_by_their_bytes(cache: Forgetful) -> N
     for seed, expected in ((1, 0), (2, 0), (1, 6)):
         bench = Bench(pipeline, cache=cache)
         latent = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        request = bench.front.request(**EULER, request_id="r")  # type: ignore[arg-type]
-        bench.loop.submit(
-            request,
-            policies=bench.front.policies_of(request),
-            trip=bench.front.trip_of(request),
-            rows=bench.front.rows_of(request),
-            latents=[latent],
-        )
+        bench.submit("r", latents=[latent], **EULER)
         bench.run()
         assert reused(bench) == expected
 
@@ -245,14 +238,7 @@ def test_what_fails_is_not_published(cache: Forgetful) -> None:
     pipeline = pipeline_of("cross")
     latent = torch.full(pipeline.latent_shape((32, 32)), float("nan"))
     bench = Bench(pipeline, cache=cache)
-    request = bench.front.request(**EULER, request_id="r")  # type: ignore[arg-type]
-    bench.loop.submit(
-        request,
-        policies=bench.front.policies_of(request),
-        trip=bench.front.trip_of(request),
-        rows=bench.front.rows_of(request),
-        latents=[latent],
-    )
+    bench.submit("r", latents=[latent], **EULER)
     bench.run()
     cache.flush()
     # The two prompts alone.
