@@ -43,10 +43,10 @@ class Forgetful(Cache):
         super().__init__(Cache.Config())
         self._draw, self._share = draw, share
 
-    def find(self, key: str, saves: float | None = None) -> Page | None:
+    def find(self, key: str, saves: float | None = None, *, near: bool = False) -> Page | None:
         self.flush(10.0)
         # Whatever it saves.
-        page = super().find(key, 1e9)
+        page = super().find(key, 1e9, near=near)
         return page if self._draw.random() < self._share else None
 
 
@@ -112,6 +112,23 @@ def test_pages_that_were_not_made_are_made_when_they_are_needed(
         cache._share = 0.0
         bench.run()
         assert np.array_equal(bench.made("r/0").picture, made.picture), point
+
+
+def test_behind_a_page_that_came_too_late_the_next_are_found(cache: Forgetful) -> None:
+    pipeline, pictures = pipeline_of("cross"), []
+    for late in (False, True):
+        bench = Bench(pipeline, cache=cache)
+        bench.submit("r", **EULER)
+        if late:
+            # Its words and two evaluations, and then not the third.
+            bench.run(3)
+            cache._share = 0.0
+            bench.run(1)
+            cache._share = 1.0
+        bench.run()
+        pictures.append(bench.made("r/0").picture)
+    assert reused(bench) == 5
+    assert np.array_equal(*pictures)
 
 
 @pytest.mark.parametrize("policy", ["never", "adaptive", "adaptive_tiles"])

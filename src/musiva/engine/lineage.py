@@ -36,8 +36,8 @@ LIBRARIES = ("diffusers", "transformers", "tokenizers", "sentencepiece")
 class Lineage:
     """root: of what makes it (`root_of`). latent: of the latent and what the solver remembers.
     beside: of what is kept beside these, forecasts and pages, which only what is not computed in
-    full depends on. last: the name of the last evaluation that was computed. unbroken: all
-    evaluations so far were found, so that somebody may have made the next one too.
+    full depends on. last: the name of the last evaluation that was computed. unbroken: it was
+    found, so that somebody may have made the next one too.
     """
 
     root: str

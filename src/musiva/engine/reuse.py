@@ -95,22 +95,30 @@ class Reuse:
         for item, page, count in zip(items, pages, there.tolist(), strict=True):
             slot = self._slots[item.sample]
             if page is None or count < self._group.size:
-                if item.computes and slot.lineage is not None:
-                    slot.lineage = replace(slot.lineage, unbroken=False)
+                self._ends(item, slot, unbroken=False)
                 continue
             device = self._pipeline.device
             said = [page.tensors[str(i)].to(device) for i in range(len(item.computed))]
             passage = Passage(item, range(0), item.actions[-1], predictions=said)
             found[item.sample] = passage
+            self._ends(item, slot, unbroken=True)
         return found
 
+    def _ends(self, item: DenoiseItem, slot: Slot, *, unbroken: bool) -> None:
+        if item.computes and slot.lineage is not None:
+            slot.lineage = replace(slot.lineage, unbroken=unbroken)
+
     def _page(self, item: DenoiseItem, slot: Slot) -> Page | None:
-        """What the model says to an item, if that is to be asked for, and is there."""
+        """What the model says to an item, if that is to be asked for, and is there.
+
+        Behind an evaluation that nobody has made there is none to be asked for; behind one that
+        came too late there are, on their way here with it.
+        """
         lineage = slot.lineage
-        if lineage is None or not (item.computes and lineage.unbroken):
+        if lineage is None or not item.computes:
             return None
         name = self._name(lineage, item, item.actions[-1])
-        return self._cache.find(name, self._saves(item, slot))
+        return self._cache.find(name, self._saves(item, slot), near=not lineage.unbroken)
 
     def due(self, items: Sequence[DenoiseItem]) -> list[Debt]:
         """What has to be computed after all, before these are: they need pages."""

@@ -200,15 +200,19 @@ class Cache:
         """What the directory knows it as; None without one."""
         return None if self._remote is None else self._remote.holder
 
-    def find(self, key: str, saves: float | None = None) -> Page | None:
+    def find(self, key: str, saves: float | None = None, *, near: bool = False) -> Page | None:
         """The page of that name, if having it takes less than the seconds that it saves; None: that
-        nobody knows how many these are. Its tensors are on the host, and must not be changed.
+        nobody knows how many these are. near: only if it is in this memory. Its tensors are on the
+        host, and must not be changed.
         """
         saves = PATIENCE if saves is None else saves
         with self._lock:
             page = self._memory.get(key)
             if page is not None:
                 return self._hit("memory", page)
+            if near:
+                self._counts["misses"] += 1
+                return None
         for tier in self._tiers:
             if (page := self._read(key, tier, saves)) is not None:
                 with self._lock:

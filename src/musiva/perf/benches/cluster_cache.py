@@ -74,6 +74,8 @@ def measure(*, quick: bool) -> Findings:
     with torch.no_grad():
         next(iter(versions[1].denoiser.parameters()))[:1].mul_(1.01)
     runs, draw = QUICK_RUNS if quick else RUNS, random.Random(11)
+    # First, as long as nothing else goes on.
+    speed = _speed(versions[0], quick=quick)
     with _cluster(versions, BYTES) as cluster:
         study, calm = Study(cluster, versions, draw), {}
         for i in range(runs):
@@ -93,7 +95,7 @@ def measure(*, quick: bool) -> Findings:
     findings.figures["wrong_pictures"] = float(study.wrong)
     findings.rows += [{"what": "calm", **calm}, {"what": "all", **study.told()}]
     findings.rows.append({"what": "faults", **study.faults})
-    findings.rows.append({"what": "seconds of a picture", **_speed(versions[0], quick=quick)})
+    findings.rows.append({"what": "seconds of a picture", **speed})
     return findings
 
 
@@ -105,8 +107,8 @@ class Watched(Cache):
         self.published, self.own = published, set[str]()
         self.known = self.found = 0
 
-    def find(self, key: str, saves: float | None = None) -> Page | None:
-        page = super().find(key, saves)
+    def find(self, key: str, saves: float | None = None, *, near: bool = False) -> Page | None:
+        page = super().find(key, saves, near=near)
         if key in self.published and key not in self.own:
             self.known += 1
             self.found += page is not None
