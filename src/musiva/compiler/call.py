@@ -23,7 +23,7 @@ dense: the operator, sample by sample, in the layout of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from musiva.compiler.export import Path
@@ -86,7 +86,7 @@ class Call:
     arguments: Mapping[str, object]
     shapes: tuple[tuple[int, ...], ...]
     varying: Sequence[Sequence[bool]]
-    moving: Collection[Path] = ()
+    moving: Mapping[Path, Sequence[int | float]] = field(default_factory=dict)
     open_masks: frozenset[str] = frozenset()
     company: Mapping[str, frozenset[str]] = field(default_factory=dict)
     settled: dict[tuple[str, int], Layout] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from musiva.compiler.captured import (
     lengths_of,
     tensor_names,
 )
-from musiva.compiler.export import Aligned, Exported, align, export, outline
+from musiva.compiler.export import Aligned, Exported, align, export
 from musiva.compiler.flow import Flow, flow, layout_of
 from musiva.compiler.fuse import fuse
 from musiva.compiler.labels import Refine, Unlabelled, tokens
@@ -38,11 +38,12 @@ from musiva.core.errors import CannotCapture
 
 __all__ = ["SIZES", "Analysis", "analyse", "capture"]
 
-# Without common factors, so that no extent is another one's by chance, and with texts on both sides
-# of 32, to multiples of which some are padded.
+# Without common factors, so that no extent is another one's by chance; with other remainders of
+# small divisors, so that no padding is the same by chance; and with texts on both sides of 32, to
+# multiples of which some are padded.
 SIZES: Sequence[Sizes] = (
-    {"frames": 3, "rows": 5, "columns": 7, "words": 11, "words_2": 13},
-    {"frames": 5, "rows": 7, "columns": 11, "words": 37, "words_2": 17},
+    {"frames": 3, "rows": 5, "columns": 8, "words": 11, "words_2": 13},
+    {"frames": 5, "rows": 6, "columns": 13, "words": 37, "words_2": 17},
     {"frames": 4, "rows": 11, "columns": 3, "words": 17, "words_2": 41},
 )
 
@@ -85,18 +86,25 @@ def analyse(
             ]
         aligned = align(graphs)
     places: dict[str, int] = {}
+    blind: set[str] = set()
     while True:
         try:
             flows = [
-                _flow(aligned, i, arguments, places, open_masks) for i in range(len(aligned.graphs))
+                _flow(aligned, i, arguments, places, open_masks, blind)
+                for i in range(len(aligned.graphs))
             ]
-            break
         except Refine as error:
             if error.axis in places:
                 raise CannotCapture(f"{error}, after {places[error.axis]}") from error
             places[error.axis] = error.inner
-    _check_same(aligned, flows)
-    return Analysis(aligned, flows[0], places)
+            continue
+        other = _differing(aligned, flows)
+        if other is None:
+            return Analysis(aligned, flows[0], places)
+        if other in blind or other not in flows[0].dense:
+            raise CannotCapture(f"{other}: other labels at another size")
+        # Its extents are those of something else at one size by chance.
+        blind.add(other)
 
 
 def _flow(
@@ -104,7 +112,8 @@ def _flow(
     index: int,
     arguments: Mapping[str, Argument],
     places: Mapping[str, int],
-    open_masks: frozenset[str] = frozenset(),
+    open_masks: frozenset[str],
+    blind: Collection[str],
 ) -> Flow:
     graph = aligned.graphs[index]
     inputs = {}
@@ -116,19 +125,16 @@ def _flow(
             layout = layout_of(argument, graph.sizes, places, fixed)
             inputs[node] = ((), *layout) if argument.batch == "axis" else layout
     varying = aligned.varying_in(index)
-    open_masks = frozenset(
-        mine for mine, name in aligned.names[index].items() if name in open_masks
+    names = aligned.names[index].items()
+    masks, blind = (
+        frozenset(mine for mine, name in names if name in chosen) for chosen in (open_masks, blind)
     )
-    moving = {
-        mine: aligned.moving[name]
-        for mine, name in aligned.names[index].items()
-        if name in aligned.moving
-    }
-    return flow(graph.program.graph, inputs, graph.data, varying, moving, open_masks)
+    moving = {mine: aligned.moving[name] for mine, name in names if name in aligned.moving}
+    return flow(graph.program.graph, inputs, graph.data, varying, moving, masks, blind)
 
 
-def _check_same(aligned: Aligned, flows: Sequence[Flow]) -> None:
-    """The labels of all graphs, but for extents. Raises CannotCapture."""
+def _differing(aligned: Aligned, flows: Sequence[Flow]) -> str | None:
+    """The first operation that has not the same labels in all graphs, but for extents."""
     first = flows[0]
     for graph, found, own in zip(aligned.graphs, flows, aligned.names, strict=True):
         for node in graph.body:
@@ -140,7 +146,8 @@ def _check_same(aligned: Aligned, flows: Sequence[Flow]) -> None:
                 for value in theirs
             ]
             if said != again or first.outcomes[name].way != found.outcomes[node.name].way:
-                raise CannotCapture(f"{name}: other labels at another size")
+                return name
+    return None
 
 
 @torch.no_grad()
@@ -192,7 +199,7 @@ def capture(
         dense=dict(analysis.flow.dense),
         parameters=parameters,
         inputs=dict(first.inputs),
-        steps=outline(first),
+        steps=tuple(aligned.steps),
         decomposed=first.decomposed,
         program=program,
         parts=tuple(parts),

@@ -13,15 +13,16 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from musiva.compiler.arguments import Argument, Sizes, call_arguments, size_of
 from musiva.compiler.artifact import Artifact
 from musiva.compiler.entry import Entry
-from musiva.compiler.export import entry_of, export, matched
+from musiva.compiler.export import arguments_of, entry_of, export, matched, numbers, shapes_of
 from musiva.compiler.frame import Frame, Lengths
 from musiva.compiler.layers import bind, is_made_of, merged
-from musiva.compiler.program import Program
+from musiva.compiler.program import Number, Program
 from musiva.compiler.prologue import Prologue, Weights, Writer
 from musiva.compiler.segments import Part, blocks_of, divide
 from musiva.compiler.source import Function, compiled, source
@@ -48,6 +49,17 @@ GRID = ("frames", "rows", "columns")
 OTHER = "other"
 
 
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """What depends on sizes alone, at some. places: values, by name of node. numbers: of the
+    program, by their names; floats: those that are not whole.
+    """
+
+    places: Mapping[str, Tensor]
+    numbers: Mapping[str, int]
+    floats: Mapping[str, float]
+
+
 @dataclass(slots=True)
 class Captured:
     """A program over the parameters of a module. functions: of the program, by name of part; early:
@@ -66,7 +78,7 @@ class Captured:
     layers: Mapping[str, nn.Linear] = field(default_factory=dict)
     convolutions: Mapping[str, nn.Conv2d] = field(default_factory=dict)
     _given: Mapping[str, Tensor] = field(default_factory=dict)
-    _places: dict[tuple[tuple[str, int], ...], Mapping[str, Tensor]] = field(default_factory=dict)
+    _sized: dict[tuple[tuple[str, int], ...], Sized] = field(default_factory=dict)
     _merged: dict[str, nn.Linear] = field(default_factory=dict)
 
     @property
@@ -101,7 +113,7 @@ class Captured:
             constants = self._worked_out(self.artifact.parameters, names)
         self.constants = SimpleNamespace(**constants)
         self.layers, self.convolutions = bind(self.program, self.module, found)
-        self._places, self._merged = {}, {}
+        self._sized, self._merged = {}, {}
 
     def weights(self, part: Part) -> SimpleNamespace:
         """Constants of a part. With gradients they are worked out anew, so that these reach what
@@ -156,10 +168,24 @@ class Captured:
                 return self.places(several[index])[name]
             return getattr(self.constants, name)
 
-        lengths = [self.lengths(sizes) for sizes in several]
-        own = self.axes, lengths, self.layers, self.convolutions, place
         program = self.program
-        return Frame(pack, *own, program.merged, self.together, program.extras, program.copies)
+        sized = [self._at(sizes) for sizes in several] if program.numbers else []
+        lengths = [self.lengths(sizes) for sizes in several]
+        if sized:
+            lengths = [{**own, **one.numbers} for own, one in zip(lengths, sized, strict=True)]
+        return Frame(
+            pack,
+            self.axes,
+            lengths,
+            self.layers,
+            self.convolutions,
+            place,
+            merged=program.merged,
+            together=self.together,
+            extras=program.extras,
+            copies=program.copies,
+            floats=[one.floats for one in sized],
+        )
 
     def together(self, name: str) -> nn.Linear:
         """A merged layer, made when it is needed, and again where parameters were replaced."""
@@ -168,38 +194,53 @@ class Captured:
             self._merged[name] = merged(parts)
         return self._merged[name]
 
-    @torch.no_grad()
     def places(self, sizes: Sizes) -> Mapping[str, Tensor]:
-        """All that depends on sizes, at these. Raises CannotCapture where the class does another
-        thing there.
+        """All values that depend on sizes, at these. Raises CannotCapture where the class does
+        another thing there.
         """
+        return self._at(sizes).places
+
+    @torch.no_grad()
+    def _at(self, sizes: Sizes) -> Sized:
         key = tuple(sorted(sizes.items()))
-        if key not in self._places:
+        if key not in self._sized:
             # Where classes do things another way: a single frame, a key frame and the last.
             is_small = any(size <= SMALL for size in self.lengths(sizes).values())
             baked = self.artifact.sized if is_small else self.artifact.baked
             called, given = given_at(self.arguments, sizes)
             found: dict[str, Tensor] = {} if is_small else self._evaluated("places", given, sizes)
-            if baked:
+            own: Mapping[str, int | float] = {}
+            if baked or self.program.numbers:
                 prologue = self._looked_up(sizes, called, baked)
-                made = prologue.functions(self.artifact.title)["places"]
-                found |= made(Weights(self.module), given, prologue.tensors, sizes)  # pyright: ignore
-            self._places[key] = found
-        return self._places[key]
+                made = prologue.functions(self.artifact.title)
+                weights = Weights(self.module)
+                found |= made["places"](weights, given, prologue.tensors, sizes)  # pyright: ignore
+                own = made["numbers"]()  # pyright: ignore
+            whole = {name: n for name, n in own.items() if isinstance(n, int)}
+            floats = {name: n for name, n in own.items() if isinstance(n, float)}
+            self._sized[key] = Sized(found, whole, floats)
+        return self._sized[key]
 
     def _looked_up(
         self, sizes: Sizes, called: Mapping[str, object], names: Collection[str]
     ) -> Prologue:
-        """Of these values at these sizes: as it is kept, or by another export of the class."""
+        """Of these values, and of the program's numbers, at these sizes: as it is kept, or by
+        another export of the class.
+        """
         kept = self.entry.prologue(sizes, called) if self.entry is not None else None
         if kept is not None:
             return kept
         artifact = self.artifact
         exported = export(self.module, self.arguments, sizes, decomposed=artifact.decomposed)
         first = matched(self.artifact.steps, self.artifact.inputs, exported)
-        own = {name: mine for mine, name in first.items() if name in names}
+        own = {name: mine for mine, name in first.items()}
         writer = Writer(exported, tensor_names(self.module))
-        writer.add("places", {name: own[name] for name in sorted(own)})
+        writer.add("places", {name: own[name] for name in sorted(names)})
+        found = {
+            name: _number(one, exported.nodes[own[one.node]])
+            for name, one in self.program.numbers.items()
+        }
+        writer.add_numbers("numbers", found)
         prologue = writer.prologue(self.artifact.title)
         if self.entry is not None:
             self.entry.keep(sizes, called, prologue)
@@ -236,6 +277,14 @@ class Captured:
             else at.whole(run, variable, value, streams, recipe.dims)  # pyright: ignore
             for variable, streams, recipe in self.program.outputs
         ]
+
+
+def _number(number: Number, node: Node) -> int | float:
+    """In the graph of that node."""
+    if number.index is None:
+        return dict(numbers(arguments_of(node)))[number.path]
+    (dim,) = number.path
+    return shapes_of(node)[number.index][int(dim)]
 
 
 def bound(

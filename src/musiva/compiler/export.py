@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, UnionType
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 # Where a number stands among the arguments of an operation: the name of one, places in lists.
-Path = tuple[object, ...]
+Path = tuple[str | int, ...]
 # What attributes of a module are that keep no values of their own.
 NO_HOLDERS = (nn.Module, Tensor, type, FunctionType, MethodType)
 
@@ -107,13 +107,15 @@ class Step:
 class Aligned:
     """Several graphs of one module. names: for each graph, the name of a node in the first one by
     its own. varying: by name in the first one, which dimensions of each tensor depend on sizes;
-    moving: which numbers among the arguments do, with their values in each graph.
+    moving: which numbers among the arguments do, with their values in each graph. steps: of the
+    first graph, without numbers that do.
     """
 
     graphs: Sequence[Exported]
+    steps: Sequence[Step]
     names: Sequence[Mapping[str, str]]
     varying: Mapping[str, Sequence[Sequence[bool]]]
-    moving: Mapping[str, Mapping[Path, Sequence[int]]]
+    moving: Mapping[str, Mapping[Path, Sequence[int | float]]]
 
     def varying_in(self, index: int) -> dict[str, Sequence[Sequence[bool]]]:
         """By the names of that graph."""
@@ -263,9 +265,16 @@ def outline(graph: Exported) -> tuple[Step, ...]:
     )
 
 
-def matched(steps: Sequence[Step], inputs: Mapping[str, str], graph: Exported) -> dict[str, str]:
+def matched(
+    steps: Sequence[Step],
+    inputs: Mapping[str, str],
+    graph: Exported,
+    *,
+    kinds: type | UnionType = bool | float | str,
+) -> dict[str, str]:
     """By names of nodes of a graph, those of the first one, of which the steps and inputs are.
-    Raises CannotCapture where they are not the same: what is computed depends on the size.
+    Raises CannotCapture where they are not the same, nor literals of these kinds: what is computed
+    depends on the size.
     """
     body, at = graph.body, dict(graph.sizes)
     if len(body) != len(steps):
@@ -280,7 +289,7 @@ def matched(steps: Sequence[Step], inputs: Mapping[str, str], graph: Exported) -
                 raise CannotCapture(f"{step.name}: other operands than at another size")
         given = {} if is_item(node) else dict(_literals(arguments_of(node)))
         for name, value in step.literals:
-            if given.get(name) != value:
+            if isinstance(value, kinds) and given.get(name) != value:
                 several = [value, given.get(name)]
                 raise CannotCapture(f"{step.name}: {name} depends on the size: {several}")
     return own
@@ -292,7 +301,7 @@ def align(graphs: Sequence[Exported]) -> Aligned:
     """
     first = graphs[0]
     steps = outline(first)
-    names = [matched(steps, first.inputs, graph) for graph in graphs]
+    names = [matched(steps, first.inputs, graph, kinds=bool | str) for graph in graphs]
     inverse = [{name: mine for mine, name in own.items()} for own in names]
     varying: dict[str, list[list[bool]]] = {}
     for name in inverse[0]:
@@ -309,11 +318,18 @@ def align(graphs: Sequence[Exported]) -> Aligned:
         for nodes in zip(*bodies, strict=True)
         if not is_item(nodes[0])
     }
-    return Aligned(graphs, names, varying, moving)
+    steps = tuple(_without(step, moving.get(step.name, {})) for step in steps)
+    return Aligned(graphs, steps, names, varying, moving)
 
 
-def _moving(nodes: Sequence[Node]) -> dict[Path, Sequence[int]]:
-    """Whole numbers among the arguments that differ."""
+def _without(step: Step, moving: Collection[Path]) -> Step:
+    """Without literals that depend on sizes."""
+    names = {".".join(map(str, path)) for path in moving}
+    return replace(step, literals=tuple(one for one in step.literals if one[0] not in names))
+
+
+def _moving(nodes: Sequence[Node]) -> dict[Path, Sequence[int | float]]:
+    """Numbers among the arguments that differ."""
     every = [dict(numbers(arguments_of(node))) for node in nodes]
     several = {path: [one.get(path, number) for one in every] for path, number in every[0].items()}
     return {path: values for path, values in several.items() if len(set(values)) > 1}
@@ -351,8 +367,8 @@ def _literals(given: object, name: str = "") -> Iterator[tuple[str, bool | float
             yield from _literals(one, f"{name}.{inner}".lstrip("."))
 
 
-def numbers(given: object, path: Path = ()) -> Iterator[tuple[Path, int]]:
-    if isinstance(given, int) and not isinstance(given, bool):
+def numbers(given: object, path: Path = ()) -> Iterator[tuple[Path, int | float]]:
+    if isinstance(given, int | float) and not isinstance(given, bool):
         yield path, given
     elif isinstance(given, Mapping):
         for name, one in given.items():

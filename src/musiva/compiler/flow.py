@@ -32,6 +32,7 @@ from musiva.compiler.rules import RULES
 __all__ = ["Flow", "flow", "layout_of", "op_of"]
 
 Flags = Sequence[Sequence[bool]]
+Moving = Mapping[Path, Sequence[int | float]]
 
 
 @dataclass(slots=True)
@@ -75,14 +76,15 @@ def flow(
     inputs: Mapping[str, Layout],
     data: frozenset[str],
     varying: Mapping[str, Flags],
-    moving: Mapping[str, Collection[Path]],
+    moving: Mapping[str, Moving],
     open_masks: frozenset[str] = frozenset(),
+    blind: frozenset[str] = frozenset(),
 ) -> Flow:
     """Label a graph. inputs: layouts of what a sample brings, by name of placeholder. data: all
     nodes that depend on that. varying: of each node and each tensor that it returns, which
     dimensions depend on sizes; moving: which numbers among its arguments do. open_masks: attention
-    masks that mask nothing. Raises Refine where positions of an input turn out to be places within
-    tokens.
+    masks that mask nothing. blind: nodes of which extents say nothing. Raises Refine where
+    positions of an input turn out to be places within tokens.
     """
     found, company = Flow(), _company(inputs.values())
     for node in graph.nodes:
@@ -113,7 +115,7 @@ def flow(
                 open_masks,
                 company,
             )
-            _step(node, call, found)
+            _step(node, call, found, blind=node.name in blind)
     return found
 
 
@@ -132,15 +134,14 @@ def op_of(node: Node) -> str:
     return str(node.target).split(".")[1]
 
 
-def _step(node: Node, call: Call, found: Flow) -> None:
+def _step(node: Node, call: Call, found: Flow, *, blind: bool) -> None:
     try:
         outcome = _ruled(call)
     except Unlabelled as error:
         found.dense[node.name] = str(error)
         call.settled.clear()
-        layouts = tuple(
-            _guessed(call, *both) for both in zip(call.shapes, call.varying, strict=True)
-        )
+        several = zip(call.shapes, call.varying, strict=True)
+        layouts = tuple(_unknown(*both) if blind else _guessed(call, *both) for both in several)
         outcome = Outcome(layouts, "dense", mixes=str(error))
     along = call.along if outcome.along is None else outcome.along
     found.outcomes[node.name] = outcome
@@ -158,6 +159,12 @@ def _ruled(call: Call) -> Outcome:
     for layout, shape in zip(outcome.layouts, call.shapes, strict=True):
         if extents(layout) != shape:
             raise Unlabelled(f"{call.op}: its rule says {extents(layout)}, it returns {shape}")
+    replaced = outcome.over.get("with", {})
+    assert isinstance(replaced, Mapping)
+    for path, values in call.moving.items() if outcome.way not in ("dense", "attend") else ():
+        # Places and extents follow from labels; what is computed with does not.
+        if isinstance(values[0], float) or (outcome.way == "same" and path[0] not in replaced):
+            raise Unlabelled(f"{call.op}: {path[0]} depends on the size: {list(values)}")
     for value in call.operands:
         left = call.settled.get((value.name, value.index), value.layout)
         # What only repeats a value may stay unknown; what lies sample by sample may not.

@@ -20,7 +20,7 @@ __all__ = ["Dims", "Frame", "Lengths", "to_graph", "to_tokens"]
 
 # Of each dimension its axes: names of token axes, extents of others.
 Dims = tuple[tuple[str | int, ...], ...]
-# Extents of token axes of one sample.
+# Extents of token axes of one sample, and whole numbers that depend on its sizes.
 Lengths = Mapping[str, int]
 Streams = tuple[str, ...]
 Operand = Tensor | tuple[Tensor, ...]
@@ -32,7 +32,8 @@ class Frame:
     by the names that generated code has for them. merged: those that a merged layer is made of, by
     its name; together: that layer itself. extras: further streams, each with how many tokens a
     sample has of it, as an expression of its sizes `n`. copies: streams that are there twice.
-    place: the value of a place for a branch, in the layout of the graph.
+    place: the value of a place for a branch, in the layout of the graph. floats: of each sample
+    branch, numbers that depend on sizes and are not whole.
     """
 
     pack: Pack
@@ -45,6 +46,7 @@ class Frame:
     together: Callable[[str], nn.Linear] | None = None
     extras: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
+    floats: Sequence[Mapping[str, float]] = ()
     _rows: dict[Streams, Tensor] = field(default_factory=dict)
     _sizes: Hashable = None
 
@@ -151,10 +153,10 @@ class Frame:
         queries: Streams,
         keys: Streams,
         over: str,
-        scale: float | None,
+        scale: float | str | None,
     ) -> Tensor:
         """[R, H, K] each -> [R, H, K] of the queries' rows. Operands are of all streams, one behind
-        another, or a tuple with one for each.
+        another, or a tuple with one for each. scale: or the name of the number that it is.
         """
         own = [self._of_streams(x, streams) for x, streams in ((q, queries), (k, keys), (v, keys))]
         heads, width = own[0][0].shape[1:]
@@ -163,7 +165,13 @@ class Frame:
                 [x.repeat_interleave(heads // x.shape[1], 1) for x in several]
                 for several in own[1:]
             ]
-        if scale is not None and not math.isclose(scale, width**-0.5):
+        if isinstance(scale, str):
+            table = torch.tensor([own[scale] for own in self.floats], device=self.device)
+            own[0] = [
+                x * (table[self.pack.streams[name].segment_T] * width**0.5)[:, None, None].to(x)
+                for x, name in zip(own[0], queries, strict=True)
+            ]
+        elif scale is not None and not math.isclose(scale, width**-0.5):
             own[0] = [x * (scale * width**0.5) for x in own[0]]
         found: dict[str, list[Tensor | None]] = {
             name: [None, *both] for name, *both in zip(keys, own[1], own[2], strict=True)

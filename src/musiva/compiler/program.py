@@ -14,6 +14,7 @@ from musiva.compiler.labels import Joint, Layout
 
 __all__ = [
     "Args",
+    "Number",
     "Op",
     "Operand",
     "Program",
@@ -70,6 +71,17 @@ class Op:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One that depends on sizes in a way that is no expression: among the arguments of a node, at
+    that path; or an extent (the path) of what it returns at that index.
+    """
+
+    node: str
+    path: tuple[str | int, ...]
+    index: int | None = None
+
+
 @dataclass(slots=True)
 class Program:
     """ops in order. constants: names of nodes that depend on weights alone. inputs: variable of
@@ -79,7 +91,8 @@ class Program:
     the name of the second one. features: of each node's
     variable, the shape of what is on a row. layers: the weight and the bias of linear layers and
     convolutions, by site: names of constants. merged: sites of the layers that one of several is
-    made of, by its site.
+    made of, by its site. numbers: by the names that expressions have for them, beside those of
+    token axes.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -92,6 +105,7 @@ class Program:
     features: dict[str, tuple[int, ...]] = field(default_factory=dict)
     layers: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     merged: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    numbers: dict[str, Number] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

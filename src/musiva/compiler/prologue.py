@@ -113,6 +113,11 @@ class Writer:
         returned = [f"        {key!r}: {self._value(nodes[own])}," for key, own in wanted.items()]
         self._functions.append("\n".join([*lines, "    return {", *returned, "    }", ""]))
 
+    def add_numbers(self, name: str, numbers: Mapping[str, int | float]) -> None:
+        """A function that returns these."""
+        body = [f"        {key!r}: {number!r}," for key, number in sorted(numbers.items())]
+        self._functions.append("\n".join([f"def {name}():", "    return {", *body, "    }", ""]))
+
     def _weight(self, name: str) -> str | None:
         """Of the node of a parameter or buffer of the module, its name there."""
         owned = self._parameters.get(name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from torch.fx import Node
 
@@ -21,6 +22,7 @@ from musiva.compiler.labels import Joint, Layout, Unlabelled, features, tokens
 from musiva.compiler.operands import variable
 from musiva.compiler.program import (
     Args,
+    Number,
     Op,
     Operand,
     Program,
@@ -130,11 +132,13 @@ class Writer:
             kind = "dense" if value.dense else "item"
             self._add(node.name, text, kind, (source.name,), streams, path)
             return
+        args = self._arguments(node)
+        if outcome.way == "attend":
+            self._learnt(args["query"])
         values = self.flow.values[node.name]
         for value in values if outcome.way != "join" else ():
             self.streams[node.name, value.index] = self.streams_of(value.layout, value.along)
         self.program.features[node.name] = tuple(map(features, values[0].layout))
-        args = self._arguments(node)
         write = WAYS[outcome.way]
         text, kind, reads = write(self, node, args, outcome)
         reads = [name for name in reads if name]
@@ -236,13 +240,39 @@ class Writer:
         for graph, own in zip(graphs, names, strict=True):
             (mine,) = (node for node, name in own.items() if name == value.name)
             shapes.append(shapes_of(graph.nodes[mine])[value.index])
-        found = []
-        for several in zip(*shapes, strict=True):
-            expression = fit(several, self.lengths)
-            if expression is None:
-                raise Unlabelled(f"{value.name}: {list(several)} are nothing of the sizes")
-            found.append(expression)
-        return found
+        extents = enumerate(zip(*shapes, strict=True))
+        return [self.fitted(n, Number(value.name, (dim,), value.index)) for dim, n in extents]
+
+    def fitted(self, values: Sequence[int], number: Number) -> Expression:
+        """A number that has these values in the graphs, in the sizes of a sample; where it is
+        nothing of them, by a name of its own. Raises Unlabelled where values decide.
+        """
+        expression = fit(values, self.lengths)
+        if expression is not None:
+            return expression
+        if -1 in values:
+            raise Unlabelled(f"{number.node}: its size is decided by values")
+        return Expression(((Fraction(1), (self.named(number),)),))
+
+    def named(self, number: Number) -> str:
+        """The name of a number that is looked up at each size."""
+        of = "" if number.index is None else f"[{number.index}]"
+        name = f"{number.node}{of}.{'.'.join(map(str, number.path))}"
+        self.program.numbers[name] = number
+        return name
+
+    def own_stream(self, value: Value, dim: int) -> str:
+        """What was no tokens before gets a stream of its own, as long as it is in each sample."""
+        stream = self.stream_of.setdefault(value.name, value.name)
+        self.program.extras[stream] = self.expressions(value)[dim].python("n")
+        return stream
+
+    def _learnt(self, query: object) -> None:
+        """Queries may be tokens that no sample brings."""
+        assert isinstance(query, Operand)
+        dim = len(query.layout) - 2
+        if tokens(query.layout[dim]) == (query.value.name,):
+            self.own_stream(query.value, dim)
 
     def site(self, path: str) -> str:
         """A name of its own for what a module does there."""

@@ -23,8 +23,16 @@ from musiva.compiler.labels import (
     tokens,
 )
 from musiva.compiler.operands import Written, count, first, full, several, variable
-from musiva.compiler.program import Args, Operand, Recipe, Streams, called, constant, path_of
-from musiva.compiler.sizes import Expression, fit
+from musiva.compiler.program import (
+    Args,
+    Number,
+    Operand,
+    Recipe,
+    Streams,
+    called,
+    constant,
+    path_of,
+)
 
 if TYPE_CHECKING:
     from musiva.compiler.rows import Writer
@@ -46,15 +54,28 @@ def _linear(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written
 
 
 def _patch(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
-    """A convolution on each token alone is a linear layer over its channels and places."""
+    """A convolution on each token alone is a linear layer over its channels and places; where a
+    token has several windows, over those of each.
+    """
     streams = writer.streams[node.name, 0]
     operand = args["input"]
     assert isinstance(operand, Operand)
     found = writer.rows(operand, streams)
     layer = _layer(writer, node, args)
-    shape = (-1, *map(features, outcome.layouts[0]))
-    text = f"at.linear(run, {layer!r}, {found}.flatten(1)).reshape({shape})"
-    return text, "linear", [variable(found)]
+    count, depth, *windows = map(features, outcome.layouts[0])
+    shape = (-1, count, depth, *windows)
+    if count == math.prod(windows) == 1:
+        text = f"at.linear(run, {layer!r}, {found}.flatten(1)).reshape({shape})"
+        return text, "linear", [variable(found)]
+    _, channels, *places = map(features, operand.layout)
+    inner = [whole // outer for whole, outer in zip(places, windows, strict=True)]
+    cut = [n for both in zip(windows, inner, strict=True) for n in both]
+    n = len(windows)
+    order = (0, 1, *range(3, 3 + 2 * n, 2), 2, *range(4, 4 + 2 * n, 2))
+    each = f"{found}.reshape({(-1, count, channels, *cut)}).permute({order})"
+    flat = f"{each}.reshape(-1, {channels * math.prod(inner)})"
+    text = f"at.linear(run, {layer!r}, {flat}).reshape({(-1, count, *windows, depth)})"
+    return f"{text}.movedim(-1, 2)", "linear", [variable(found)]
 
 
 def _layer(writer: Writer, node: Node, args: Args) -> str:
@@ -86,6 +107,8 @@ def _attend(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written
     if sets[1] != sets[2]:
         raise Unlabelled("keys and values of different streams")
     scale = args.get("scale")
+    if ("scale",) in writer.aligned.moving[node.name]:
+        scale = writer.named(Number(node.name, ("scale",)))
     shape = (-1, *map(features, outcome.layouts[0]))
     text = (
         f"at.attend(run, {writer.site(path_of(node))!r}, {parts[0]}, {parts[1]}, {parts[2]}, "
@@ -119,12 +142,9 @@ def _join(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
 def _own_tokens(
     writer: Writer, operand: Operand, layout: Layout, part: Product
 ) -> tuple[Streams, str]:
-    """What was no tokens before gets a stream of its own, as long as it is in each sample."""
-    (axis,) = part
-    stream = writer.stream_of.setdefault(axis.name, axis.name)
+    """What was no tokens before, on rows."""
     dim = next(i for i, label in enumerate(layout) if isinstance(label, Joint))
-    lengths = writer.expressions(operand.value)[dim]
-    writer.program.extras[stream] = lengths.python("n")
+    stream = writer.own_stream(operand.value, dim)
     own = (*operand.layout[:dim], part, *operand.layout[dim + 1 :])
     if is_unknown(operand.value.layout[dim]) and not operand.value.dense:
         # All of them are what there is one of for a sample.
@@ -236,7 +256,7 @@ def _dense(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
         if isinstance(given, list):
             return "[{}]".format(", ".join(shown(one, (*path, i)) for i, one in enumerate(given)))
         if path in fitted:
-            return fitted[path].python("at.lengths[i]")
+            return fitted[path]
         return constant(given)
 
     texts = {name: shown(given, (name,)) for name, given in args.items()}
@@ -244,14 +264,15 @@ def _dense(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     return f"[{text} for i in range(len(at.lengths))]", "dense", reads
 
 
-def _fitted(writer: Writer, node: Node) -> dict[Path, Expression]:
-    """Of the numbers among the arguments of a node, those that depend on sizes."""
-    found: dict[Path, Expression] = {}
+def _fitted(writer: Writer, node: Node) -> dict[Path, str]:
+    """Of the numbers among the arguments of a node, those that depend on sizes, of branch i."""
+    found = {}
     for path, values in writer.aligned.moving[node.name].items():
-        expression = fit(values, writer.lengths)
-        if expression is None:
-            raise Unlabelled(f"{node.name}: {list(values)} are nothing of the sizes")
-        found[path] = expression
+        number, whole = Number(node.name, path), [n for n in values if isinstance(n, int)]
+        if len(whole) == len(values):
+            found[path] = writer.fitted(whole, number).python("at.lengths[i]")
+        else:
+            found[path] = f"at.floats[i][{writer.named(number)!r}]"
     return found
 
 

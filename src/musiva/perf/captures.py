@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from musiva.compiler import Sizes
 from musiva.compiler.captured import tensor_of
+from musiva.core.errors import CannotCapture
 from musiva.core.pack import Grid, Pack, Rows
 from musiva.core.run import QKV, Over, Run, Streams
 from musiva.engine.paged import PagedRun
@@ -188,6 +189,8 @@ def tiled(trial: Trial, sizes: Sizes) -> tuple[float, float]:
         forward(denoiser, before, complete, run)
     forward(denoiser, before, complete, stale)
     dense_work = _block_work(denoiser, now, complete, PlainRun())
+    if not dense_work:
+        raise CannotCapture("no block of it carries the picture")
     tokens = some_tokens(complete.image.segments[0].grid)
     pack = complete.take({"image": [tokens]})
     part = taken(denoiser, now, pack)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from musiva.compiler.call import Call, Outcome, Value
 from musiva.compiler.labels import (
+    Axis,
     Joint,
     Label,
     Layout,
@@ -11,6 +12,7 @@ from musiva.compiler.labels import (
     Unlabelled,
     axes_of,
     broadcast,
+    extent,
     is_unknown,
     tokens,
     unify,
@@ -35,8 +37,11 @@ def attention(call: Call) -> Outcome:
     if len(q) < 3 or len(k) != len(q) or len(v) != len(q):
         raise Unlabelled("attention of unusual dimensions")
     lead = broadcast([q[:-3], k[:-3], v[:-3]])
-    keys = unify(k[-2], v[-2])
-    call.settle(query, (*lead, q[-3], q[-2], q[-1]))
+    keys, asking = unify(k[-2], v[-2]), q[-2]
+    if query.place and is_unknown(asking):
+        # Queries that were learnt, of which sizes say how many there are: tokens of their own.
+        asking = (Axis(query.name, extent(asking), True),)
+    call.settle(query, (*lead, q[-3], asking, q[-1]))
     call.settle(key, (*lead, k[-3], keys, k[-1]))
     call.settle(value, (*lead, v[-3], keys, v[-1]))
     for label in (q[-3], q[-1], k[-3], k[-1], v[-3], v[-1]):
@@ -45,7 +50,7 @@ def attention(call: Call) -> Outcome:
     if call.arguments.get("is_causal") or call.arguments.get("dropout_p"):
         raise Unlabelled("attention that is causal, or drops keys")
     _check_mask(call)
-    queries, seen = _streams(q[-2]), _streams(keys)
+    queries, seen = _streams(asking), _streams(keys)
     if not queries or not seen:
         raise Unlabelled("attention to what are no tokens")
     along = key.along | value.along | _settled(call, (key, value))
@@ -57,7 +62,7 @@ def attention(call: Call) -> Outcome:
         raise Unlabelled(f"attention within {', '.join(sorted(folded))}")
     if folded and len(seen) > 1:
         raise Unlabelled("attention within groups of several streams")
-    out = (*lead, q[-3], q[-2], v[-1])
+    out = (*lead, q[-3], asking, v[-1])
     over = {"over": OVER[folded], "queries": queries, "keys": seen}
     # The same query sees other keys in another group.
     own = query.along | _settled(call, (query,)) | folded

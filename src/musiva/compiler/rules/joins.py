@@ -41,9 +41,9 @@ def cat(call: Call) -> Outcome:
     elif len(layouts) == 1:
         label, way = behind[0], "cat"
     else:
-        total = sum(map(extent, behind))
-        varies = any(map(is_unknown, behind))
-        label, way = unknown(total, varies) if varies else feature(total), "cat"
+        if any(map(is_unknown, behind)):
+            raise Unlabelled(f"{call.op} of what is repeated as often as sizes have it")
+        label, way = feature(sum(map(extent, behind))), "cat"
     out = (*others[:dim], label, *others[dim + 1 :])
     for value, own in zip(values, behind, strict=True):
         mine = call.layout_of(value)[dim]

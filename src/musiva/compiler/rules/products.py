@@ -53,7 +53,7 @@ def matmul(call: Call) -> Outcome:
     if (isinstance(outer[0], Joint) and b.along) or (isinstance(outer[1], Joint) and a.along):
         raise Unlabelled(f"{call.op} of several streams")
     tables = [not (one.along or one.place or one.dense) for one in (a, b)]
-    if tables[0] != tables[1] and not any(map(tokens, lead)):
+    if tables[0] != tables[1] and any(map(tokens, outer)) and not any(map(tokens, lead)):
         return Outcome(((*lead, *outer),), "apply", {"left": tables[0]})
     return Outcome(((*lead, *outer),), "same")
 
@@ -148,9 +148,10 @@ def _within(call: Call, label: Label, places: int) -> Label:
     last = label[-1]
     if last.token:
         raise Refine(last.name, places)
-    if last.token is None or last.extent != places:
+    if last.token is None or last.extent % places:
         raise Unlabelled(f"{call.op}: windows of {places} of {last.extent} places")
-    return label[:-1]
+    outer, _ = last.split(last.extent // places)
+    return (*label[:-1], *([outer] if outer.extent > 1 else []))
 
 
 def _each(call: Call, name: str, rank: int) -> list[int]:
