@@ -65,14 +65,15 @@ class Bench:
         told: Callable[[Entry], None] | None = None,
         cache: Cache | None = None,
         patches: int = 1,
+        ranks: int = 1,
         **policies: type,
     ) -> None:
         """told: gets what others need to go on with requests, as often as there is anything. cache:
-        of what was computed before. patches: as of `Front.Config`.
+        of what was computed before. patches: as of `Front.Config`. ranks: as of the scheduler's.
         """
         self.journal = Journal()
         self.executor = InlineExecutor(pipeline, store_bytes=store_bytes, cache=cache)
-        scheduler = Scheduler.Config(max_rows=max_rows).build()
+        scheduler = Scheduler.Config(max_rows=max_rows, ranks=ranks).build()
         known = {**POLICIES, **policies}
         self.front = Intake(pipeline, tariff=scheduler.tariff, policies=known, patches=patches)
         entries = told and engine_journal.Journal(told, time.monotonic, every=0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import product
 
@@ -16,6 +16,7 @@ from musiva.core.types import Event
 from musiva.engine import InlineExecutor
 from musiva.engine.fleet.group import Leader, follow
 from musiva.engine.fleet.launcher import pair_of_queues
+from musiva.engine.journal import Entry
 from musiva.parallel import Form
 from musiva.store import Cache
 from tests.contract.driving import pipeline_of, selection
@@ -53,10 +54,11 @@ def ranked(
     form: Form = "ulysses",
     *,
     patches: int = 1,
+    told: Callable[[Entry], None] | None = None,
     caches: Sequence[Cache | None] = (None, None, None, None),
 ) -> Iterator[Bench]:
     """A bench whose plans are run by several ranks, threads each."""
-    bench = bench_of(model, path, patches=patches)
+    bench = bench_of(model, path, patches=patches, ranks=degree, told=told)
     pipeline = pipeline_of(model, clipped=path == "ddim")
     groups = ThreadGroup.all_of(degree)
     own = [

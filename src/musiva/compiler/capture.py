@@ -187,7 +187,9 @@ def capture(
     unjoin(program)
     program.constants |= frontier - sized
     title, parts = type(module).__name__, divide(program, blocks_of(module))
-    learnt = learn(aligned, sorted(sized), [graph.sizes for graph in aligned.graphs])
+    # What no axis of a sample has would only fit by chance.
+    own = [{name: graph.sizes[name] for name in streams} for graph in aligned.graphs]
+    learnt = learn(aligned, sorted(sized), own)
     made = frontier - sized - parameters.keys()
     artifact = Artifact(
         title=title,

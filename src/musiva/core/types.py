@@ -188,6 +188,8 @@ class Action:
     patches: parts into which the tokens that are computed are cut. Each attends to its own features
     and to what the other parts wrote when they were computed last, as if these were absent. 1 is
     exact; a journal has that too where it could not be otherwise.
+    alone: of several ranks that share samples, one computes this one by itself, as a worker of one
+    rank would. It differs from sharing by rounding.
     """
 
     compute: bool = True
@@ -199,6 +201,7 @@ class Action:
     held: str | None = None
     tiles: tuple[bool, ...] | None = None
     patches: int = 1
+    alone: bool = False
 
     @property
     def full(self) -> bool:

@@ -29,6 +29,8 @@ def checked(action: object, evaluation: int, asks: Asks, trip: Trip) -> Action:
     _check_kinds(action)
     if action.patches != 1:
         raise InvalidInput("patches", action.patches, "1: it is not for policies to say")
+    if action.alone is not False:
+        raise InvalidInput("alone", action.alone, "False: it is not for policies to say")
     if action.borrow and not (action.compute and trip.guided):
         raise InvalidInput("borrow", True, "False where nothing is computed, or without guidance")
     _check_coarse(action, evaluation, asks, trip)

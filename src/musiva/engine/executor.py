@@ -93,7 +93,10 @@ class InlineExecutor:
         self.store = Store.Config(budget_bytes=store_bytes, device=pipeline.device).build()
         # Where no sample of a pack has tiles it is a plain run.
         self.run = PagedRun(self.store, pipeline.linears)
-        self.ranks = Ranks(pipeline.denoiser, self.run, group or Lone(), form)
+        group = group or Lone()
+        self.ranks = Ranks(pipeline.denoiser, self.run, group, form)
+        # For samples that ranks do not share.
+        self._apart = Ranks(pipeline.denoiser, self.run, group, form, whole=True)
         self.gates = Gates(pipeline.denoiser, self.ranks.run, self.store, self.ranks.group)
         self.store_figures: Figures = self.store.figures()
         self._slots: dict[str, Slot] = {}
@@ -320,10 +323,14 @@ class InlineExecutor:
         if apart:
             found.append(self._forward_whole(apart, model.apart))
         if others:
+            alone = [item for item in others if item.actions[-1].alone]
+            others = [item for item in others if not item.actions[-1].alone]
+            found += [self._forward(alone, self._apart)] if alone else []
+        if others:
             others, small = divided(others, self.ranks.undivided(self.layouts.pack(others)))
             cut, others = self.patches.divided(others)
             found += [self.patches.forward(cut)] if cut else []
-            found += [self._forward(others)] if others else []
+            found += [self._forward(others, self.ranks)] if others else []
             found += [self._forward_whole(small, model)] if small else []
         return dict(ChainMap(*(passages for passages, _ in found))), sum(rows for _, rows in found)
 
@@ -339,11 +346,13 @@ class InlineExecutor:
             one.predictions = predictions[one.places.start : one.places.stop]
         return {one.item.sample: one for one in passages}, pack.image.num_rows
 
-    def _forward(self, items: Sequence[DenoiseItem]) -> tuple[Mapping[str, Passage], int]:
+    def _forward(
+        self, items: Sequence[DenoiseItem], ranks: Ranks
+    ) -> tuple[Mapping[str, Passage], int]:
         """One evaluation of the model for items that compute, by sample, and the rows that went
         through all of it.
         """
-        ranks, model = self.ranks, self.pipeline.denoiser
+        model = self.pipeline.denoiser
         grids, gates = self.layouts.grids(items), any(map(has_gate, items))
         own = ranks.own(items)
         items = mosaic.settled(items, own, grids, self.run, ranks.group, ranks.least)

@@ -95,7 +95,7 @@ def told_of(pipeline: Pipeline, item: DenoiseItem, ranks: int) -> object:
     guidance = item.guidance if "guidance" in pipeline.denoiser.extra else None
     # Several ranks sum otherwise where pages are kept.
     keeps = item.tile is not None or item.patches > 1
-    return item.size, guidance, ranks > 1 and keeps
+    return item.size, guidance, ranks > 1 and keeps, ranks > 1 and item.actions[-1].alone
 
 
 def root_of(pipeline: Pipeline, ranks: str) -> str:

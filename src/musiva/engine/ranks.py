@@ -22,7 +22,7 @@ from musiva.core.types import DenoiseItem
 from musiva.engine.gate import Passage
 from musiva.engine.paged import PagedRun
 from musiva.models import Denoiser, Inputs
-from musiva.parallel import Form, SequenceRun, check_form, rank_of
+from musiva.parallel import Form, SequenceRun, check_form, rank_of, spread
 
 __all__ = ["Ranks"]
 
@@ -35,15 +35,19 @@ class Ranks:
     heads and branches.
     """
 
-    def __init__(self, model: Denoiser, run: PagedRun, group: Group, form: Form) -> None:
-        """Raises InvalidInput for a form that the model cannot have."""
+    def __init__(
+        self, model: Denoiser, run: PagedRun, group: Group, form: Form, *, whole: bool = False
+    ) -> None:
+        """whole: each rank has some samples with all of their branches, whatever the form. Raises
+        InvalidInput for a form that the model cannot have.
+        """
         check_form(form, group.size, model)
         self.group = group
         self.run: Run = run
         self.least = 1
         self.keeps_all = group.size == 1 or form == "patch"
-        self._model, self._form = model, form
-        self.by_branch = group.size > 1 and form == "branches"
+        self._model, self._form, self._whole = model, form, whole
+        self.by_branch = group.size > 1 and (whole or form == "branches")
         self._sequence: SequenceRun | None = None
         if group.size > 1 and model.divided and not self.by_branch:
             self.least = group.size
@@ -67,13 +71,17 @@ class Ranks:
         if not self.by_branch:
             return list(items)
         at, size = self.group.rank if rank is None else rank, self.group.size
-        return [
-            replace(
-                item,
-                branches=tuple(b for b in item.computed if rank_of(item.sample, b, size) == at),
-            )
-            for item in items
-        ]
+        if self._whole:
+            ranks = spread([_work_of(item) for item in items], size)
+            mine = [
+                item.computed if own == at else () for item, own in zip(items, ranks, strict=True)
+            ]
+        else:
+            mine = [
+                tuple(b for b in item.computed if rank_of(item.sample, b, size) == at)
+                for item in items
+            ]
+        return [replace(item, branches=own) for item, own in zip(items, mine, strict=True)]
 
     def part(self, pack: Pack) -> Pack:
         """This rank's part of the pack of its own branches, of which none is undivided."""
@@ -151,3 +159,8 @@ class Ranks:
         if self._model.align > 1:
             return frames * height // self._model.align
         return segment.length
+
+
+def _work_of(item: DenoiseItem) -> int:
+    """In proportion to the tokens that are computed of an item without tiles."""
+    return math.prod(item.size) * item.frames * len(item.computed)

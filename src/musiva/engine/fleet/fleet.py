@@ -73,7 +73,9 @@ class Fleet(Front):
         any worker and its result, without pictures. Raises InvalidInput for a form that the model
         cannot have, what a worker fails of at its start, or Unavailable.
         """
-        config = replace(config or self.Config(), patches=workers.patches)
+        config = config or self.Config()
+        scheduler = replace(config.scheduler, ranks=workers.degree)
+        config = replace(config, patches=workers.patches, scheduler=scheduler)
         super().__init__(pipeline, config, config.scheduler.build().tariff)
         self.footprint = Footprint(pipeline, workers.count * workers.degree)
         self._launcher = launcher or Processes()

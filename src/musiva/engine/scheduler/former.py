@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from musiva.core.types import Action, DecodeItem, DenoiseItem, EncodeItem, Kind, Prompt
 from musiva.engine.sample import SampleState, Stage, choose
 from musiva.engine.scheduler.base import Turn, View
+from musiva.parallel import spread
 
 __all__ = ["Former", "Frontier", "Items", "next_kind"]
 
 # More would save little: each part that is a step of its own has the cost of one.
 DECODE_PACKS = 2.0
+# What it takes to share samples among ranks, over what it takes to compute as much apart, by
+# measure (bench `parallel`: two workers on one picture, and on two).
+SHARING = 1.15
 Items = tuple[EncodeItem, ...] | tuple[DenoiseItem, ...] | tuple[DecodeItem, ...]
 # What may run next, by kind, in order; the order of kinds is that of their first turns.
 Frontier = Mapping[Kind, Sequence[Turn]]
@@ -27,11 +31,12 @@ def next_kind(frontier: Frontier) -> Kind:
 @dataclass(frozen=True, slots=True)
 class Former:
     """max_rows: most rows of a pack, though a single sample may have more. max_encode: most prompts
-    of a step.
+    of a step. ranks: that run it together.
     """
 
     max_rows: int
     max_encode: int
+    ranks: int = 1
 
     def frontier(self, view: View, turns: Sequence[Turn]) -> Frontier:
         found: dict[Kind, list[Turn]] = {}
@@ -85,8 +90,9 @@ class Former:
 
     def _pack(self, view: View, turns: Sequence[Turn]) -> tuple[DenoiseItem, ...]:
         first = turns[0].sample
-        knee = view.prices.tariff.knee(first.rows, len(first.prompts))
+        knee = self.ranks * view.prices.tariff.knee(first.rows, len(first.prompts))
         items: list[DenoiseItem] = []
+        free: dict[int, int] = {}
         rows, spare = 0, math.inf
         for turn in turns:
             if rows >= knee:
@@ -96,12 +102,34 @@ class Former:
             actions = sample.next if level == sample.level else choose(sample, level)
             more = sample.rows_of(actions[-1])
             seconds = view.prices.evaluations(sample, more / sample.rows)
-            if items and more and (rows + more > self.max_rows or seconds > spare):
+            if items and more and (rows + more > self.ranks * self.max_rows or seconds > spare):
                 continue
             spare = min(spare - seconds, turn.slack)
             rows += more
+            if more and _may_be_alone(sample):
+                free[len(items)] = more
             items.append(item_of(sample, actions, level))
+        for i in free if self._are_enough(free.values()) else ():
+            *skipped, last = items[i].actions
+            items[i] = replace(items[i], actions=(*skipped, replace(last, alone=True)))
         return tuple(items)
+
+    def _are_enough(self, rows: Collection[int]) -> bool:
+        """Whether ranks are done sooner with whole samples than with parts of all of them."""
+        if self.ranks == 1 or not rows:
+            return False
+        loads = [0] * self.ranks
+        for own, rank in zip(rows, spread(list(rows), self.ranks), strict=True):
+            loads[rank] += own
+        return max(loads) <= SHARING * sum(loads) / self.ranks
+
+
+def _may_be_alone(sample: SampleState) -> bool:
+    """Whether it is for the schedule to say by how many ranks it is computed: load may show in its
+    picture, nothing is done again, and no rank keeps anything for it.
+    """
+    keeps = sample.trip.tile is not None or sample.patches > 1 or bool(sample.asks.gates)
+    return len(sample.request.levels) > 1 and not sample.is_bound and not keeps
 
 
 def item_of(sample: SampleState, actions: tuple[Action, ...], level: int) -> DenoiseItem:

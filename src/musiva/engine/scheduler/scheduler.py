@@ -31,7 +31,8 @@ class Scheduler:
         which nobody is refused. max_rows: most rows of a pack, though a single sample may have
         more. kept_texts: encoded prompts that are kept when no request needs them. max_encode: most
         prompts of a step. patience: seconds after which a sample without a deadline is due. shares:
-        weights of tenants; 1 for others. next_kind: see `Scheduler`.
+        weights of tenants; 1 for others. ranks: that run every step together. next_kind: see
+        `Scheduler`.
 
         Raises InvalidInput for "discipline".
         """
@@ -43,6 +44,7 @@ class Scheduler:
         max_encode: int = 32
         patience: float = 60.0
         shares: Mapping[str, float] = field(default_factory=dict)
+        ranks: int = 1
         next_kind: Callable[[Frontier], Kind] = next_kind
 
         def __post_init__(self) -> None:
@@ -56,7 +58,7 @@ class Scheduler:
         self.config = config
         self.tariff = Tariff.guess() if config.cost is None else Tariff(config.cost)
         self.discipline = DISCIPLINES[config.discipline](tuple(config.shares.items()))
-        self._former = Former(config.max_rows, config.max_encode)
+        self._former = Former(config.max_rows, config.max_encode, config.ranks)
 
     def view(self, state: EngineState, now: float) -> View:
         prices = Prices.of(self.tariff, state)

@@ -67,14 +67,14 @@ class Operand:
 @dataclass(frozen=True, slots=True)
 class Case:
     """A call of an operator. named: arguments by name. varying: of each output, which dimensions
-    depend on sizes; moving: which numbers among the arguments do.
+    depend on sizes; moving: which numbers among the arguments do, at both sizes.
     """
 
     op: OpOverload
     args: Sequence[object]
     named: Mapping[str, object] = field(default_factory=dict)
     varying: Sequence[Sequence[bool]] = ()
-    moving: frozenset[Path] = frozenset()
+    moving: Mapping[Path, Sequence[int | float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -118,7 +118,7 @@ class Case:
             for one, shape in zip(self.outputs, shapes, strict=False)
         ]
         mine, others = dict(numbers(self._by_name())), dict(numbers(other._by_name()))
-        moving = frozenset(path for path, number in mine.items() if others[path] != number)
+        moving = {path: [n, others[path]] for path, n in mine.items() if others[path] != n}
         return Case(self.op, args, named, varying, moving)
 
     def call(self, shapes: Sequence[tuple[int, ...]]) -> Call:
