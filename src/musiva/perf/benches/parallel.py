@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from musiva.core.types import Event, Level
 from musiva.engine import Engine, Fleet, Workers, load_pipeline, shipped_models
+from musiva.engine.stream import Stream
+from musiva.parallel import Form
 from musiva.perf.benches.base import Findings
 from musiva.perf.benches.parallel_exact import CASES, bytes_over_formula, error_of, trial_of
 from musiva.perf.benches.parallel_patch import KEYS as PATCH_KEYS
@@ -89,8 +93,8 @@ def _speed(findings: Findings, *, quick: bool) -> None:
     pairs = QUICK_PAIRS if quick else PAIRS
     pipeline = load_pipeline("default")
 
-    def fleet(count: int, degree: int) -> Fleet:
-        workers = Workers(count=count, degree=degree, form="branches", threads=1)
+    def fleet(count: int, degree: int, form: Form = "branches") -> Fleet:
+        workers = Workers(count=count, degree=degree, form=form, threads=1)
         return Fleet(pipeline, workers, Engine.Config(), model="default")
 
     with fleet(1, 1) as one:
@@ -106,6 +110,40 @@ def _speed(findings: Findings, *, quick: bool) -> None:
             levels = int(np.abs(ours - theirs).max())
             if findings.gate.check("two_ranks_levels", levels, holds=levels <= LEVELS):
                 _compare(findings, "two_worker_speedup_one_picture", *shots, pairs=pairs)
+    with fleet(1, 2, "ulysses") as ranked:
+        _compare_degrees(findings, ranked, pairs=pairs)
+
+
+def _compare_degrees(findings: Findings, ranked: Fleet, *, pairs: int) -> None:
+    """Two pictures at once by one worker of two ranks: where load may say that each is computed by
+    one of them, and where both are shared.
+    """
+    free = Level("never"), Level("never", 99)
+    apart, shared = (_drawn(ranked, levels) for levels in (free, free[:1]))
+    apart()  # what a step takes is known from then on
+    alone = [action.alone for event in apart() for action in event.actions]
+    share = sum(alone) / len(alone)
+    findings.gate.check("evaluations_of_one_rank", share, holds=share > 0.5)
+    found = compare(apart, shared, pairs=pairs)
+    findings.rows.append(
+        {
+            "what": "free_degree_speedup_two_pictures",
+            "speedup": 1.0 / found.ratio,
+            "lower": 1.0 / found.upper,
+            "pairs": found.pairs,
+            "evaluations_of_one_rank": share,
+        }
+    )
+    print(f"free degree, two pictures: {1.0 / found.ratio:.2f}", file=sys.stderr)
+
+
+def _drawn(front: Fleet, levels: tuple[Level, ...]) -> Callable[[], list[Event]]:
+    def drawn() -> list[Event]:
+        asked = [front.request(one, size=SIZE, steps=STEPS, seed=1) for one in PROMPTS]
+        streams = [Stream(front, replace(one, levels=levels), None) for one in asked]
+        return [event for own in streams for event in own if event.kind == "picture"]
+
+    return drawn
 
 
 def _shot(front: Fleet, prompts: Sequence[str]) -> Callable[[], list[np.ndarray]]:
