@@ -32,6 +32,7 @@ from musiva.core.types import (
 )
 from musiva.engine import gate, mosaic
 from musiva.engine.apart import divided, in_full
+from musiva.engine.decoding import Decoding
 from musiva.engine.evaluations import Evaluations
 from musiva.engine.gate import Gates, Passage, has_gate, passages_of
 from musiva.engine.layouts import Layouts
@@ -97,6 +98,7 @@ class InlineExecutor:
         self.ranks = Ranks(pipeline.denoiser, self.run, group, form)
         # For samples that ranks do not share.
         self._apart = Ranks(pipeline.denoiser, self.run, group, form, whole=True)
+        self._decoding = Decoding(pipeline, group)
         self.gates = Gates(pipeline.denoiser, self.ranks.run, self.store, self.ranks.group)
         self.store_figures: Figures = self.store.figures()
         self._slots: dict[str, Slot] = {}
@@ -187,7 +189,7 @@ class InlineExecutor:
             # Nobody of the group can go on; what it had goes on elsewhere.
             raise
         except Exception as error:
-            if self.ranks.group.size > 1 and plan.kind is Kind.DENOISE:
+            if self.ranks.group.size > 1 and plan.kind is not Kind.ENCODE:
                 # The others may be somewhere else in it.
                 raise RankLost(f"a rank failed: {error}") from error
             # The boundary of a step: all of its requests fail, the engine lives on.
@@ -405,19 +407,14 @@ class InlineExecutor:
 
     def _decode(self, item: DecodeItem) -> Outcome:
         slot = self._slots[item.sample]
-        if self.ranks.group.rank:
-            # The first rank alone decodes.
-            if item.last is None:
-                self._drop(item.sample)
-            return Outcome()
-        x = self.latent(item.sample) if slot.decoded is None else slot.decoded
-        for part in self.pipeline.decode_parts(item.frames)[item.first : item.last]:
-            x = part(x)
+        x = self._decoding.advance(item, self.latent(item.sample), slot.decoded)
         if item.last is not None:
             slot.decoded = x
             return Outcome()
-        assert isinstance(x, Tensor)
         self._drop(item.sample)
+        if self.ranks.group.rank:
+            return Outcome()
+        assert isinstance(x, Tensor)
         if not bool(x.isfinite().all()):
             return Outcome(error=NonFinite("the decoded picture is not finite"))
         return Outcome(picture=self.pipeline.picture(x, item.frames))
