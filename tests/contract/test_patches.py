@@ -317,3 +317,12 @@ def test_models_that_cannot_be_cut_are_refused() -> None:
     with pytest.raises(InvalidInput, match="patches"):
         bench_of("cross", "euler", patches=0)
     InlineExecutor(pipeline_of("unet"), form="patch")
+
+
+@pytest.mark.parametrize("policy", ["interval", "adaptive"])
+def test_behind_a_skipped_evaluation_parts_see_too_little_of_each_other(policy: str) -> None:
+    event = cut("joint", "euler", ACTIVE[policy], 2)
+    before = zip(event.actions, event.actions[1:], strict=False)
+    behind = [now for then, now in before if not then.compute and now.compute]
+    assert behind
+    assert {action.patches for action in behind} == {1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.engine.fleets import Told, fleet_of, kill, submit
 
 from musiva.core.errors import InvalidInput
 from musiva.core.tiling import tile_shape, tile_tokens
-from musiva.core.types import Action
+from musiva.core.types import Action, Level
 from musiva.engine import Workers, load_pipeline
 from musiva.engine.actions import MOST_CUT, TOGETHER
 from musiva.engine.patches import parts_of
@@ -74,7 +75,7 @@ def pipeline(calibrated_model: Path) -> Pipeline:
     return load_pipeline(calibrated_model, device="cpu")
 
 
-ASKED = {"prompt": "a red fox", "size": (56, 40), "steps": 9, "seed": 3, "quality": MOST_CUT}
+ASKED = {"prompt": "a red fox", "size": (56, 40), "steps": 9, "seed": 3}
 
 
 def patches_of(told: Told) -> list[int]:
@@ -96,8 +97,10 @@ def test_ranks_of_a_worker_have_parts_below_quality_100(pipeline: Pipeline, degr
                     kill(fleet, event.request)
 
             cut, dense = Told(also), Told()
-            submit(fleet, cut, **ASKED)
-            submit(fleet, dense, **{**ASKED, "quality": 100})
+            # Of a policy that skips nothing, behind which there would be no parts.
+            low = replace(fleet.request(**ASKED), levels=(Level("never", MOST_CUT),))
+            fleet.submit(low, cut)
+            submit(fleet, dense, **ASKED)
             assert cut.wait().error is None
             assert dense.wait().error is None
         assert set(patches_of(dense)) == {1}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 from musiva.core.errors import InvalidInput
@@ -17,9 +18,8 @@ __all__ = ["checked", "cut"]
 # Evaluations at the beginning of a sample that compute its tokens together: what parts see of each
 # other changes most then.
 TOGETHER = 4
-# The highest quality that parts keep too, by measure (bench `parallel`): what they see of each
-# other is the older, the more evaluations are skipped.
-MOST_CUT = 60
+# The highest quality that parts keep too, by measure (bench `parallel`).
+MOST_CUT = 80
 
 
 def checked(action: object, evaluation: int, asks: Asks, trip: Trip) -> Action:
@@ -61,9 +61,14 @@ def checked(action: object, evaluation: int, asks: Asks, trip: Trip) -> Action:
     return action
 
 
-def cut(action: Action, evaluation: int, asks: Asks, trip: Trip, quality: int) -> Action:
-    """A checked action of a sample, in parts where it may be. quality: of its level."""
-    if evaluation < TOGETHER or not action.compute or asks.gates or quality > MOST_CUT:
+def cut(action: Action, before: Sequence[Action], asks: Asks, trip: Trip, quality: int) -> Action:
+    """A checked action of a sample, in parts where it may be: directly behind an evaluation that
+    was computed, since what parts see of each other is the older, the more are skipped. before: of
+    the evaluations before it. quality: of its level.
+    """
+    if len(before) < TOGETHER or asks.gates or quality > MOST_CUT:
+        return action
+    if not (action.compute and before[-1].compute):
         return action
     return replace(action, patches=trip.patches)
 

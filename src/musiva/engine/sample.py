@@ -207,7 +207,8 @@ def choose(sample: SampleState, level: int) -> tuple[Action, ...]:
     asks, quality = sample.asks, sample.request.levels[level].quality
     for evaluation in range(sample.evaluation, trip.num_evaluations):
         wanted = policy.act(trip, sample.memory, evaluation)
-        action = cut(checked(wanted, evaluation, asks, trip), evaluation, asks, trip, quality)
+        action = checked(wanted, evaluation, asks, trip)
+        action = cut(action, (*sample.actions, *actions), asks, trip, quality)
         actions.append(action)
         if action.compute:
             break
