@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from musiva.compiler import Captured
+from musiva.compiler.arguments import values
 from musiva.engine.runner import PlainRun
 from musiva.models.captured.check import call_of, found_of
 from musiva.perf.captures import NEW
@@ -41,7 +42,7 @@ def as_written(name: str, monkeypatch: pytest.MonkeyPatch) -> Captured:
     """The program without any fusion."""
     own = trial_of(name).denoiser.captured
     with monkeypatch.context() as patched:
-        for step in ("fuse", "unjoin"):
+        for step in ("fuse", "unjoin", "shorten"):
             patched.setattr(capture, step, lambda program: None)
         return capture.capture(own.module, own.arguments, aligned=graphs_of(name))
 
@@ -54,6 +55,24 @@ def test_fused_programs_give_what_they_gave(name: str, monkeypatch: pytest.Monke
         pairs = list(zip(outputs(name, own), outputs(name, plain), strict=True))
     for mine, theirs in pairs:
         assert (mine - theirs).abs().max() <= 1e-5 * max(1.0, float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_view_is_of_a_view(name: str) -> None:
+    program = trial_of(name).denoiser.captured.program
+    views = {op.out: op.text for op in program.ops if op.kind == "shape"}
+    assert views
+    for out, text in views.items():
+        assert text.partition(".reshape(")[0] not in views, out
+
+
+def test_what_changes_no_number_is_not_done() -> None:
+    class Scales(nn.Module):
+        def forward(self, hidden_states: Tensor, return_dict: bool) -> Tensor:
+            return torch.exp(hidden_states / 1.0) * 1
+
+    program = capture.capture(Scales(), {"hidden_states": values("rows", 4)}).program
+    assert [op.kind for op in program.ops if op.kind != "keep"] == ["exp"]
 
 
 @pytest.mark.parametrize("name", ["SD3Transformer2DModel", "SanaTransformer2DModel"])

@@ -34,6 +34,7 @@ from musiva.compiler.rows import to_rows
 from musiva.compiler.segments import Part, blocks_of, divide
 from musiva.compiler.source import source
 from musiva.compiler.unjoin import unjoin
+from musiva.compiler.views import shorten
 from musiva.core.errors import CannotCapture
 
 __all__ = ["SIZES", "Analysis", "analyse", "capture"]
@@ -185,6 +186,7 @@ def capture(
         raise CannotCapture(f"it has no form on rows: {error}") from error
     fuse(program)
     unjoin(program)
+    shorten(program)
     program.constants |= frontier - sized
     title, parts = type(module).__name__, divide(program, blocks_of(module))
     # What no axis of a sample has would only fit by chance.

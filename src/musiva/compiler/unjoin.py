@@ -6,7 +6,7 @@ import re
 
 from musiva.compiler.program import Op, Program
 
-__all__ = ["unjoin"]
+__all__ = ["keeps_order", "unjoin"]
 
 OPERAND = re.compile(r"(\w+)(\.reshape\(-1, \d+, \d+\))")
 JOIN = re.compile(r"torch\.cat\(\[(.*)\]\)")
@@ -51,13 +51,13 @@ def _chain(name: str, program: Program, by_name: dict[str, Op]) -> list[str]:
         chain.append(name)
         if op.kind == "join":
             return chain
-        if op.kind not in ("order", "shape", "keep") or not _keeps_order(op, program):
+        if op.kind not in ("order", "shape", "keep") or not keeps_order(op, program):
             break
         (name,) = op.reads
     return []
 
 
-def _keeps_order(op: Op, program: Program) -> bool:
+def keeps_order(op: Op, program: Program) -> bool:
     """Whether only dimensions of extent 1 move."""
     if op.kind != "order":
         return True

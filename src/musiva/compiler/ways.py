@@ -25,6 +25,8 @@ __all__ = ["WAYS"]
 
 def _same(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
     streams = writer.streams[node.name, 0]
+    if _changes_nothing(node):
+        return _keep(writer, node, args, outcome)
     # Operands meet aligned at their last dimensions.
     rank = max((len(one.layout) for one in args.values() if isinstance(one, Operand)), default=0)
     reads: list[str] = []
@@ -60,6 +62,16 @@ def _same(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
         product = f"{texts.get('alpha', 1)} * ({texts['mat1']} @ {texts['mat2']})"
         return f"{texts.get('beta', 1)} * {texts['self']} + {product}", name, reads
     return called(node, texts), name, reads
+
+
+def _changes_nothing(node: Node) -> bool:
+    """Times or over 1, in the same type."""
+    if op_of(node) not in ("mul", "div") or len(node.args) != 2 or node.kwargs:
+        return False
+    source, number = node.args
+    if not isinstance(source, Node) or not isinstance(number, int | float) or number != 1:
+        return False
+    return source.meta["val"].dtype == node.meta["val"].dtype
 
 
 def _keep(writer: Writer, node: Node, args: Args, outcome: Outcome) -> Written:
