@@ -238,7 +238,7 @@ def _serve(commands: Commands) -> None:
         default="ulysses",
         metavar="NAME",
         help="how they share it: ulysses, branches (of guidance), patch (parts that see what the "
-        "others were an evaluation before, up to quality 80), or dynamic, for models that attend "
+        "others were an evaluation before, up to quality 60), or dynamic, for models that attend "
         "in frames and in columns (default: ulysses)",
     )
     p.add_argument(

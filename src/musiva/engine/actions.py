@@ -19,7 +19,7 @@ __all__ = ["checked", "cut"]
 # other changes most then.
 TOGETHER = 4
 # The highest quality that parts keep too, by measure (bench `parallel`).
-MOST_CUT = 80
+MOST_CUT = 60
 
 
 def checked(action: object, evaluation: int, asks: Asks, trip: Trip) -> Action:

@@ -22,8 +22,9 @@ __all__ = ["Decoding"]
 
 log = logging.getLogger(__name__)
 Parts = Sequence[Callable[[Any], Any]]
-# Rows of a latent that a rank has at least: with fewer it asks others more than it decodes.
-LEAST = 8
+# Rows of a latent that a rank has at least: with fewer it asks others for longer than it decodes
+# (over gloo, by measure).
+LEAST = 32
 # A side of the latent that is decoded to see whether strips give the picture, in positions; and by
 # how much they may differ from it, of its largest number.
 SIDE, CLOSE = 5, 1e-4

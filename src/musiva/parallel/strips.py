@@ -118,20 +118,25 @@ class Strips(TorchFunctionMode):
         eps: float = 1e-5,
     ) -> Tensor:
         """Moments of strips are put together after Chan et al. (1979)."""
-        x_BGN = x.unflatten(1, (num_groups, -1)).flatten(2).float()
-        var_BG, mean_BG = torch.var_mean(x_BGN, 2, correction=0)
+        places = tuple(range(2, x.ndim))
+        # By channel first, so that nothing is laid otherwise.
+        own_BC = torch.var_mean(x.float(), places, correction=0)
+        var_BGC, mean_BGC = (one.unflatten(1, (num_groups, -1)) for one in own_BC)
+        mean_BG = mean_BGC.mean(2)
+        var_BG = (var_BGC + (mean_BGC - mean_BG.unsqueeze(2)).square()).mean(2)
         own = torch.stack((mean_BG, var_BG))
         several = self._group.exchange([own] * self._group.size, [own.shape] * self._group.size)
-        moments_R2BG = torch.stack(several)
+        means_RBG, vars_RBG = torch.stack(several).unbind(1)
         share_R = torch.tensor(self._counts, device=x.device)[:, None, None] / sum(self._counts)
-        means, variances = moments_R2BG.unbind(1)
-        mean_BG = (share_R * means).sum(0)
-        var_BG = (share_R * (variances + (means - mean_BG).square())).sum(0)
-        scale_BG1 = (var_BG + eps).rsqrt().unsqueeze(-1)
-        found = ((x_BGN - mean_BG.unsqueeze(-1)) * scale_BG1).view_as(x).to(x.dtype)
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        found = found if weight is None else found * weight.view(shape)
-        return found if bias is None else found + bias.view(shape)
+        mean_BG = (share_R * means_RBG).sum(0)
+        var_BG = (share_R * (vars_RBG + (means_RBG - mean_BG).square())).sum(0)
+        each = x.shape[1] // num_groups
+        scale_BC = (var_BG + eps).rsqrt().repeat_interleave(each, 1)
+        scale_BC = scale_BC if weight is None else scale_BC * weight
+        shift_BC = -mean_BG.repeat_interleave(each, 1) * scale_BC
+        shift_BC = shift_BC if bias is None else shift_BC + bias
+        shape = (*scale_BC.shape, *[1] * len(places))
+        return torch.addcmul(shift_BC.view(shape).to(x), x, scale_BC.view(shape).to(x))
 
     def attention(
         self,
@@ -196,10 +201,22 @@ class Strips(TorchFunctionMode):
         if rank + 1 < size:
             parts[rank + 1], shapes[rank + 1] = x[..., -count:, :], edge.shape
         received = self._group.exchange(parts, shapes)
-        zeros = torch.zeros_like(edge)
-        above = received[rank - 1] if rank else zeros
-        below = received[rank + 1] if rank + 1 < size else zeros
-        return torch.cat((above, x, below), -2)
+        rows = x.shape[-2]
+        longer = (*x.shape[:-2], rows + 2 * count, x.shape[-1])
+        out = torch.empty(longer, dtype=x.dtype, device=x.device, memory_format=_order_of(x))
+        out[..., count : count + rows, :] = x
+        out[..., :count, :] = received[rank - 1] if rank else 0.0
+        out[..., count + rows :, :] = received[rank + 1] if rank + 1 < size else 0.0
+        return out
+
+
+def _order_of(x: Tensor) -> torch.memory_format:
+    """In which its numbers lie."""
+    lasts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    last = lasts.get(x.ndim)
+    if last is not None and x.is_contiguous(memory_format=last) and not x.is_contiguous():
+        return last
+    return torch.contiguous_format
 
 
 ASKING: Mapping[Callable[..., Any], Callable[..., Any]] = {

@@ -34,7 +34,7 @@ __all__ = ["KEYS", "measure_patches"]
 KEYS = ("stale_patch_psnr_db", "idle_share_balanced", "idle_share_equal_rows")
 PATCHES, STEPS, SIZE = 4, 28, (128, 128)
 # At which the model's own policy skips evaluations.
-QUALITIES = (50, 60, 80)
+QUALITIES = (50, 60)
 PROMPTS, QUICK_PROMPTS, FIRST_SEED = 32, 2, 1000
 # On real ranks.
 CHECKED, LEVELS = 2, 2
