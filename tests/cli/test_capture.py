@@ -47,18 +47,18 @@ def test_what_is_no_model_is_refused(musiva: Musiva, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_captured_would_be_a_black_box(musiva: Musiva, tmp_path: Path) -> None:
-    (entry,) = (one for one in ENTRIES if one.name == "LuminaNextDiT2DModel")
+    (entry,) = (one for one in ENTRIES if one.name == "HiDreamImageTransformer2DModel")
     build(entry).save_config(tmp_path)
     done = musiva("capture", str(tmp_path))
     assert done.code == 2
-    assert "depends on the size" in done.err
+    assert "torch.export" in done.err
     assert "would run as a black box" in done.err
 
 
 def test_models_tells_what_can_be_done_with_a_pipeline(musiva: Musiva, tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
     said = {}
-    for name in ("SD3Transformer2DModel", "LuminaNextDiT2DModel"):
+    for name in ("SD3Transformer2DModel", "HiDreamImageTransformer2DModel"):
         (entry,) = (one for one in ENTRIES if one.name == name)
         build(entry).save_config(tmp_path / "transformer")
         (said[name],) = json.loads(musiva("models", str(tmp_path), "--json").out)
@@ -67,7 +67,7 @@ def test_models_tells_what_can_be_done_with_a_pipeline(musiva: Musiva, tmp_path:
     assert captured["reach"] == "packs, tiles, gates, evaluations"
     assert "black box" not in captured
     assert called["reach"] == "evaluations; batches on a GPU"
-    assert "depends on the size" in called["black box"]
+    assert "torch.export" in called["black box"]
 
 
 def test_it_is_captured_once(musiva: Musiva, directory: Path) -> None:

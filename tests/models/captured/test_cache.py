@@ -267,7 +267,7 @@ def test_a_program_that_was_held_against_its_class_is_held_again_shortly(
     kept: Path, tmp_path: Path
 ) -> None:
     def sizes_of(denoiser: object) -> set[int]:
-        return {dict(key)["rows"] for key in denoiser.captured._places}
+        return {dict(key)["rows"] for key in denoiser.captured._sized}
 
     denoiser = captured_from(small(tmp_path), SIGNATURE)
     assert not denoiser.captured.entry.is_verified
