@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from musiva.compiler.merge import merge
-from musiva.compiler.program import Op, Program
+from musiva.compiler.program import Op, Program, prune
 
 __all__ = ["fuse"]
 
@@ -88,7 +88,7 @@ class _Fusion:
                     op.kind, op.text, op.reads = fused
             elif op.kind == "linear":
                 self._activated(op)
-        self._prune()
+        prune(self.program)
 
     def _activated(self, op: Op) -> None:
         """The activation takes the layer along, where nothing else reads that."""
@@ -181,12 +181,3 @@ class _Fusion:
 
     def _shaped(self, op: Op) -> str:
         return f".reshape({(-1, *self.program.features[op.out])})"
-
-    def _prune(self) -> None:
-        """Without what nothing reads any more."""
-        wanted, kept = set(self.outputs), []
-        for op in reversed(self.program.ops):
-            if op.out in wanted:
-                wanted.update(op.reads)
-                kept.append(op)
-        self.program.ops = kept[::-1]

@@ -23,6 +23,7 @@ __all__ = [
     "called",
     "constant",
     "path_of",
+    "prune",
 ]
 
 Streams = tuple[str, ...]
@@ -115,6 +116,16 @@ class Operand:
     name: str
     value: Value
     layout: Layout
+
+
+def prune(program: Program) -> None:
+    """Change a program to be without what nothing reads."""
+    wanted, kept = {variable for variable, _, _ in program.outputs}, []
+    for op in reversed(program.ops):
+        if op.out in wanted:
+            wanted.update(op.reads)
+            kept.append(op)
+    program.ops = kept[::-1]
 
 
 def path_of(node: Node) -> str:

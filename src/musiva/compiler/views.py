@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from musiva.compiler.program import Op, Program
+from musiva.compiler.program import Op, Program, prune
 from musiva.compiler.unjoin import keeps_order
 
 __all__ = ["shorten"]
@@ -24,7 +24,7 @@ def shorten(program: Program) -> None:
         found = VIEW.fullmatch(op.text) if op.kind in ("shape", "item") else None
         if found:
             roots[op.out] = found[1]
-    _prune(program)
+    prune(program)
 
 
 def _read_roots(op: Op, roots: dict[str, str]) -> None:
@@ -41,12 +41,3 @@ def _read_roots(op: Op, roots: dict[str, str]) -> None:
         if root is not None and found:
             reads.append(root.partition("[")[0])
     op.reads = tuple(reads)
-
-
-def _prune(program: Program) -> None:
-    wanted, kept = {variable for variable, _, _ in program.outputs}, []
-    for op in reversed(program.ops):
-        if op.out in wanted:
-            wanted.update(op.reads)
-            kept.append(op)
-    program.ops = kept[::-1]
