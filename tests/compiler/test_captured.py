@@ -143,6 +143,16 @@ def test_queries_that_were_learnt_are_tokens_of_their_own() -> None:
     assert error < 1e-5
 
 
+def test_positions_along_an_axis_of_several_sizes_are_worked_out() -> None:
+    class Places(nn.Module):
+        def forward(self, hidden_states: Tensor, return_dict: bool) -> Tensor:
+            return hidden_states + torch.arange(hidden_states.shape[1])[None, :, None]
+
+    captured, error = held(Places(), {"hidden_states": values("words+rows*columns", 4)})
+    assert not captured.artifact.baked
+    assert error < 1e-6
+
+
 def test_tables_of_samples_meet_weights() -> None:
     class Reads(nn.Module):
         def __init__(self) -> None:

@@ -7,6 +7,7 @@ weights are looked at nowhere.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,7 +191,8 @@ def capture(
     program.constants |= frontier - sized
     title, parts = type(module).__name__, divide(program, blocks_of(module))
     # What no axis of a sample has would only fit by chance.
-    own = [{name: graph.sizes[name] for name in streams} for graph in aligned.graphs]
+    named = {name for axis in streams for name in re.findall(r"[a-z_]\w*", axis)}
+    own = [{name: graph.sizes[name] for name in sorted(named)} for graph in aligned.graphs]
     learnt = learn(aligned, sorted(sized), own)
     made = frontier - sized - parameters.keys()
     artifact = Artifact(
