@@ -325,8 +325,10 @@ class InlineExecutor:
         if apart:
             found.append(self._forward_whole(apart, model.apart))
         if others:
-            alone = [item for item in others if item.actions[-1].alone]
-            others = [item for item in others if not item.actions[-1].alone]
+            # One rank has all of them together, whatever is recorded.
+            several = self.ranks.group.size > 1
+            alone = [item for item in others if several and item.actions[-1].alone]
+            others = [item for item in others if not (several and item.actions[-1].alone)]
             found += [self._forward(alone, self._apart)] if alone else []
         if others:
             others, small = divided(others, self.ranks.undivided(self.layouts.pack(others)))

@@ -11,6 +11,7 @@ H rows of a strip, W columns, C channels, B pictures, G groups, L positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class Strips(TorchFunctionMode):
         super().__init__()
         self._group = group
         self._ends = bounds(rows, group.size)
-        self._counts = [b - a for a, b in zip(self._ends, self._ends[1:], strict=False)]
+        self._counts = [b - a for a, b in pairwise(self._ends)]
 
     def own(self, x: Tensor) -> Tensor:
         """The strip of this rank."""
@@ -46,7 +47,7 @@ class Strips(TorchFunctionMode):
         return x[..., first:end, :]
 
     def whole(self, x: Tensor) -> Tensor:
-        """All strips, below each other, on every rank."""
+        """All strips, below each other, on every rank: their rows, or positions in their order."""
         scale = self._scale(x.shape[-2])
         shapes = [(*x.shape[:-2], n * scale, x.shape[-1]) for n in self._counts]
         return torch.cat(self._group.exchange([x] * self._group.size, shapes), -2)
@@ -58,10 +59,10 @@ class Strips(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        known = ASKING.get(func, func)
-        if known is func:
+        asking = ASKING.get(func)
+        if asking is None:
             return func(*args, **(kwargs or {}))
-        return known(self, *args, **(kwargs or {}))
+        return asking(self, *args, **(kwargs or {}))
 
     def conv2d(self, *args: Any, **kwargs: Any) -> Tensor:
         return self._conv(torch.conv2d, *args, **kwargs)
@@ -151,11 +152,7 @@ class Strips(TorchFunctionMode):
         """To the positions [..., L, C] of all strips, in whatever order."""
         if attn_mask is not None or is_causal or dropout_p:
             raise Unshared("attention with a mask")
-        scale = self._scale(k.shape[-2])
-        sent = torch.cat((k, v), -1)
-        shapes = [(*sent.shape[:-2], n * scale, sent.shape[-1]) for n in self._counts]
-        found = torch.cat(self._group.exchange([sent] * self._group.size, shapes), -2)
-        k, v = found.split((k.shape[-1], v.shape[-1]), -1)
+        k, v = self.whole(torch.cat((k, v), -1)).split((k.shape[-1], v.shape[-1]), -1)
         return F.scaled_dot_product_attention(q, k, v, **kwargs)
 
     def interpolate(
