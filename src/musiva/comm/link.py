@@ -85,6 +85,8 @@ class Service:
     def _serve(self, one: socket.socket) -> None:
         try:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A host that went without a word would hold this thread for ever.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             nonce = secrets.token_bytes(NONCE_BYTES)
             one.sendall(nonce)
             end = time.monotonic() + PROVEN

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from musiva.compiler.program import Op, Program, Streams
+from musiva.compiler.release import released
 from musiva.compiler.segments import LOOKUPS, Part, rows_of
 from musiva.compiler.sites import Site, sites_of
 
@@ -32,7 +33,9 @@ def source(program: Program, parts: Sequence[Part], title: str) -> str:
     for part in parts:
         text.append(_Function(program, part, before, words).text())
         before = part
-    return "\n\n".join(text)
+    rows = {variable for variable, own, _ in program.inputs.values() if own}
+    rows |= {op.out for op in program.ops if op.streams}
+    return released("\n\n".join(text), rows)
 
 
 def compiled(text: str, name: str) -> dict[str, Function]:

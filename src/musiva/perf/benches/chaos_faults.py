@@ -1,5 +1,5 @@
-"""What bench `chaos` does, and to whom: workers, the directory of their cache, Redis, and actors of
-Ray, each where it is there.
+"""What bench `chaos` does, and to whom: workers, the directory of their cache, the link to it,
+Redis, and actors of Ray, each where it is there.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from shutil import which
 from types import MappingProxyType
 
 from musiva.comm import Service
@@ -19,8 +20,10 @@ from musiva.core.errors import Unavailable
 from musiva.engine import Fleet, RayCluster, WorkerStanding
 from musiva.engine.fleet.launcher import Launcher
 from musiva.engine.pipeline import Pipeline
+from musiva.perf.far_directory import FarDirectory
 from musiva.perf.proxy import Mode, Proxy
 from musiva.perf.redis_server import RedisServer, redis_binary
+from musiva.perf.veth import Veth, can_veth
 from musiva.store import Cache, Embedded, answering
 
 __all__ = ["SILENCE", "Fault", "Scene", "Setting", "settings"]
@@ -88,12 +91,13 @@ class Setting:
 def settings(pipeline: Pipeline) -> dict[str, Setting | None]:
     """By name; None for what is not there."""
     redis = redis_binary() is not None and find_spec("redis") is not None
-    ray = find_spec("ray") is not None
-    left = 1.0 - 0.2 - 0.2 - 0.15 * redis - 0.1 * ray
+    ray, veth = find_spec("ray") is not None, can_veth()
+    left = 1.0 - 0.2 - 0.2 - 0.1 * veth - 0.15 * redis - 0.1 * ray
     return {
         "processes": Setting(left, _plain),
         "processes of two ranks": Setting(0.2, _plain, count=2, degree=2),
         "processes with a cache": Setting(0.2, _with_directory),
+        "processes with a cache over a link": Setting(0.1, _over_a_link) if veth else None,
         "processes with a cache in Redis": Setting(0.15, _with_redis) if redis else None,
         "actors of Ray": Setting(0.1, _with_ray, count=2) if ray else None,
     }
@@ -125,6 +129,24 @@ def _with_directory() -> Iterator[Scene]:
     finally:
         proxy.close()
         service.close()
+
+
+@contextmanager
+def _over_a_link() -> Iterator[Scene]:
+    """A directory on another host, as far as the network is concerned."""
+    with closing(Veth()) as link, closing(FarDirectory(link.far, SECRET, link.prefix)) as directory:
+        faults: dict[str, Fault] = {
+            "link down": lambda *_: link.down(),
+            "link silent": lambda *_: link.silent(),
+            "link back": lambda *_: link.up(),
+        }
+        if which("nft") is not None:
+            faults["packets dropped"] = lambda *_: link.drop()
+        cache = Cache.Config(directory=directory.address, **CACHE)  # type: ignore[arg-type]
+        try:
+            yield Scene({**WORKERS, **faults}, cache, mend=link.up)
+        finally:
+            link.up()
 
 
 @contextmanager
