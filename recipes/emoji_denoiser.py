@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from emoji_captions import describe, describe_plainly
@@ -24,8 +25,8 @@ from emoji_scenes import Scene, Size, held_out_tone
 from emoji_text import MAX_TOKENS, load_tokenizer
 from emoji_vae import load_vae
 from musiva.core.pack import Pack
+from musiva.engine.fallback import runnable
 from musiva.engine.runner import forward
-from musiva.models import pixart
 from musiva.models.base import Inputs
 from musiva.models.text.t5 import T5Encoder
 from musiva.train import Cursor, Draw, Loss, Objective, Order, Part, TrainRun, fill_pack, keyed_rng
@@ -129,8 +130,9 @@ class DenoiserTask:
         weights = [_weight(one) for one in emoji]
         self._order = Order.Config(weights=weights, seed=config.seed).build()
         generator = torch.Generator().manual_seed(config.seed)
-        self.transformer = pixart.from_config(TRANSFORMER_CONFIG)
-        init_denoiser(self.transformer, generator)
+        module: nn.Module = PixArtTransformer2DModel.from_config(TRANSFORMER_CONFIG)
+        init_denoiser(module, generator)
+        self.transformer = runnable(module)
         self.text = T5Encoder.from_config(
             {**TEXT_CONFIG, "vocab_size": self.tokenizer.get_vocab_size()}
         )
@@ -138,7 +140,7 @@ class DenoiserTask:
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        return {"transformer": self.transformer, "text_encoder": self.text}
+        return {"transformer": self.transformer.module, "text_encoder": self.text}
 
     def parts(
         self, cursor: Cursor, step: int
@@ -147,6 +149,11 @@ class DenoiserTask:
         sources = list(phase.shares)
         for source in sources:
             self._ensure_pool(source)
+            height, width = source[1]
+            # Small sizes may take an export, which nobody may run beside other modules' calls.
+            for words in (1, MAX_TOKENS):
+                sizes = {"rows": height // DOWNSCALE, "columns": width // DOWNSCALE}
+                self.transformer.refusal({**sizes, "words": words})
         edges = np.cumsum([phase.shares[source] for source in sources])
 
         def source_of(draw: Draw) -> Source:
@@ -282,13 +289,14 @@ def init_denoiser(denoiser: nn.Module, generator: torch.Generator) -> None:
     for name, parameter in denoiser.named_parameters():
         if (
             parameter.ndim < 2
-            or name.startswith(("patch_out", "time_out"))
-            or name.endswith("cross_out.weight")
+            or name.startswith(("proj_out", "adaln_single.linear"))
+            or name.endswith("attn2.to_out.0.weight")
         ):
             parameter.zero_()
-        elif name.startswith("time."):
+        elif name.startswith("adaln_single.emb."):
             parameter.normal_(0.0, 0.02, generator=generator)
         elif name.endswith("table"):
             parameter.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
         else:
-            nn.init.xavier_uniform_(parameter, generator=generator)
+            # A patch is taken in by a linear layer, whatever the shape of its weight.
+            nn.init.xavier_uniform_(parameter.flatten(1), generator=generator)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from emoji_denoiser import TEXT_CONFIG, TRANSFORMER_CONFIG
 from musiva.core.errors import BadCheckpoint
-from musiva.models import pixart
 from musiva.models.text.t5 import T5Encoder
 from musiva.train import load_latest
 
@@ -62,8 +61,7 @@ def export_model(run: Path, vae: Path, directory: Path) -> int:
     if checkpoint is None:
         raise BadCheckpoint(f"{run}: no checkpoint yet")
     average = checkpoint.groups["ema"]
-    denoiser = pixart.from_config(TRANSFORMER_CONFIG)
-    tensors = pixart.to_diffusers(denoiser, below(average, "transformer."))
+    tensors = below(average, "transformer.")
     _write_component(
         directory / "transformer", TRANSFORMER_CONFIG, tensors, "diffusion_pytorch_model"
     )

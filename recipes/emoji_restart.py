@@ -13,7 +13,7 @@ import torch
 
 from emoji_denoiser import DenoiserTask
 from musiva.core.errors import BadCheckpoint, InvalidInput
-from musiva.models import pixart, read_tensors
+from musiva.models import read_tensors
 from musiva.models.text import t5_tensors
 from musiva.train import Stage
 
@@ -42,8 +42,7 @@ def adopt(stage: Stage[DenoiserTask], source: Path, vae: Path, *, step: int) -> 
     shutil.copytree(source / "tokenizer", stage.directory / "tokenizer", dirs_exist_ok=True)
     trainer = stage.build()
     task: DenoiserTask = trainer.task  # type: ignore[assignment]
-    tensors = pixart.from_diffusers(task.transformer, read_tensors(source / "transformer"))
-    task.transformer.load_state_dict(tensors)
+    task.transformer.module.load_state_dict(read_tensors(source / "transformer"))
     task.text.load_state_dict(t5_tensors(read_tensors(source / "text_encoder")))
     trainer.restart(step)
     trainer.save()

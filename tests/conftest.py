@@ -20,9 +20,13 @@ from tests.fixtures import *  # noqa: F403
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernel choices of the tests stay out of the user's cache folder."""
+    """Kernel choices and captures of the tests stay out of the user's cache folder; all processes
+    of a run share them.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MUSIVA_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MUSIVA_CACHE_DIR", str(shared / "cache"))
         yield
 
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from musiva.models.pixart import PixArt, PixArtConfig, to_diffusers
 from musiva.models.text import T5Config, T5Encoder, train_tokenizer
 from musiva.models.vae import AutoencoderKL, AutoencoderKLConfig
+from tests.contract.pixart import PixArt, PixArtConfig, to_diffusers
 
 __all__ = ["FLOW_SCHEDULER", "TINY_DEFAULTS", "tiny_pixart_directory"]
 

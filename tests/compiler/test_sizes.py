@@ -6,7 +6,7 @@ import pytest
 
 from musiva.compiler import SIZES as CAPTURED_AT
 from musiva.compiler import Sizes
-from musiva.compiler.sizes import fit, whole
+from musiva.compiler.sizes import fit, fit_float, whole
 
 SIZES = (
     {"rows": 5, "columns": 7, "frames": 3, "words": 11},
@@ -34,6 +34,22 @@ def test_a_number_is_found_again(function) -> None:
     assert found.value(OTHER) == function(OTHER)
     assert eval(found.python("s"), {"s": OTHER}) == function(OTHER)
     assert eval(found.exactly("s"), {"s": OTHER, "whole": whole}) == function(OTHER)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda s: s["rows"] / 8, lambda s: s["columns"] / 3, lambda s: 64 / s["frames"]]
+)
+def test_a_ratio_is_found_again_to_the_last_bit(function) -> None:
+    found = fit_float([function(s) for s in SIZES], SIZES)
+    assert found is not None
+    assert found.value(OTHER) == function(OTHER)
+    assert eval(found.exactly("s"), {"s": OTHER}) == function(OTHER)
+
+
+def test_no_ratio_is_made_up() -> None:
+    assert fit_float([0.6, 0.9, 1.4], SIZES) is None
+    assert fit_float([5 / 8, 7 / 8, 11 / 8 + 1e-15], SIZES) is None
+    assert fit_float([0.0, 0.0, 1.0], SIZES) is None
 
 
 def test_nothing_is_made_up() -> None:

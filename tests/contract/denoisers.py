@@ -21,8 +21,8 @@ from torch.nn.functional import layer_norm, silu
 from musiva.core.pack import Grid, Pack
 from musiva.core.run import Run, Streams
 from musiva.models.base import Denoiser, Inputs, SegmentFn
-from musiva.models.embeddings import timestep_embedding
 from musiva.ops.modulated_norm import gated_add, modulated_norm
+from tests.contract.embeddings import timestep_embedding
 
 HEADS, WIDTH, CHANNELS, TEXT = 2, 32, 4, 12
 

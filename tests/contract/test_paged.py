@@ -20,11 +20,11 @@ from musiva.core.run import QKV, Over, Streams
 from musiva.engine.paged import PagedRun
 from musiva.engine.runner import PlainRun, convolve, forward
 from musiva.models.base import Denoiser, Inputs
-from musiva.models.pixart import PixArt, PixArtConfig
 from musiva.ops.attention import attend_reference
 from musiva.ops.linear import Kernel, Linears
 from musiva.store import Store
 from tests.contract.denoisers import NAMES, build
+from tests.contract.pixart import PixArt, PixArtConfig
 
 MODELS = (*NAMES, "pixart")
 SIZES = ((12, 16), (10, 7), (8, 8), (9, 12))

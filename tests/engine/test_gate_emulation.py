@@ -28,7 +28,7 @@ class Watching(PlainRun):
     seen: Tensor
 
     def linear(self, site, layer, x, pack, activation=None):
-        if site == "block.0.attn.qkv":
+        if site == "transformer_blocks.0.attn1.to_q+to_k+to_v":
             self.seen = x
         return super().linear(site, layer, x, pack, activation)
 

@@ -165,7 +165,7 @@ def test_what_was_evicted_is_computed_again(pipeline: Pipeline) -> None:
 
 
 def test_held_without_anything_kept_is_computed(pipeline: Pipeline) -> None:
-    for_one = 2 * 2 * 64 * pipeline.denoiser.config.width * 4
+    for_one = 2 * 2 * 64 * pipeline.denoiser.module.inner_dim * 4
     bench = Bench(pipeline, store_bytes=for_one, evicted=HoldsAll)
     for name in ("a", "b"):
         bench.submit(name, prompt="a red fox", size=SIZE, steps=5, guidance=3.0, policy="evicted")
@@ -191,7 +191,7 @@ def test_a_store_that_can_never_hold_a_picture_says_how_many_bytes_it_needs(
     assert failed.request == "big"
     assert isinstance(failed.error, InvalidInput)
     assert failed.error.field == "policy"
-    width = pipeline.denoiser.config.width
+    width = pipeline.denoiser.module.inner_dim
     assert f"{2 * 2 * 64 * width * 4:,} bytes" in str(failed.error)
     assert "1,000 bytes" in str(failed.error)
     assert list(bench.pictures) == ["dense/0"]
@@ -301,7 +301,7 @@ def test_the_store_tells_what_it_holds(pipeline: Pipeline) -> None:
     bench.submit("r", prompt="a red fox", size=SIZE, steps=6, guidance=2.0, policy="first_block")
     bench.run(1 + 2)
     figures = bench.executor.store_figures
-    page = 64 * pipeline.denoiser.config.width * 4
+    page = 64 * pipeline.denoiser.module.inner_dim * 4
     assert (figures.budget_bytes, figures.used_bytes, figures.owners) == (1 << 24, 4 * page, 2)
     assert dict(figures.site_bytes) == {"first_block": 2 * page, "rest": 2 * page}
     assert (figures.misses, figures.hits) == (2, 2)

@@ -167,7 +167,7 @@ def test_plans_with_previews_replay(pipeline: Pipeline) -> None:
 def test_a_sample_that_is_not_a_number_has_no_preview(tiny_model: Path) -> None:
     pipeline = load_pipeline(tiny_model, device="cpu")
     with torch.no_grad():
-        pipeline.denoiser.head_table.fill_(float("nan"))
+        pipeline.denoiser.module.scale_shift_table.fill_(float("nan"))
     results: list[StepResult] = []
     with (
         Engine(pipeline, observe=lambda _, result: results.append(result)) as engine,

@@ -275,7 +275,7 @@ def test_a_prediction_of_nan_fails_its_request_alone(tiny_model: Any) -> None:
         Engine(pipeline) as engine,
         TestClient(create_app(engine, metrics=Metrics())) as client,
     ):
-        table = pipeline.denoiser.head_table
+        table = pipeline.denoiser.module.scale_shift_table
         kept = table.clone()
         with torch.no_grad():
             table.fill_(float("nan"))

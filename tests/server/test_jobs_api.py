@@ -165,7 +165,7 @@ def test_a_server_that_starts_again_knows_no_jobs(pipeline: Pipeline) -> None:
 def test_a_job_that_fails_tells_why(tiny_model: Any, caplog: pytest.LogCaptureFixture) -> None:
     pipeline = load_pipeline(tiny_model, device="cpu")
     with torch.no_grad():
-        pipeline.denoiser.head_table.fill_(float("nan"))
+        pipeline.denoiser.module.scale_shift_table.fill_(float("nan"))
     with (
         Engine(pipeline) as engine,
         TestClient(create_app(engine, metrics=Metrics())) as client,

@@ -262,7 +262,7 @@ def test_an_engine_that_breaks_ends_streams_with_an_error(
 
 def test_a_prediction_that_is_not_finite_ends_its_stream_alone(tiny_model: Any) -> None:
     pipeline = load_pipeline(tiny_model, device="cpu")
-    table = pipeline.denoiser.head_table
+    table = pipeline.denoiser.module.scale_shift_table
     kept = table.clone()
 
     def observe(plan: StepPlan, result: StepResult) -> None:

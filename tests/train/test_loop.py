@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from musiva.core.errors import BadCheckpoint, InvalidInput, NonFinite
 from musiva.core.pack import Pack
 from musiva.engine.runner import PlainRun, forward
-from musiva.models import pixart
 from musiva.models.base import Inputs
+from musiva.models.captured import captured_from
 from musiva.train import (
     Cursor,
     Draw,
@@ -59,7 +60,7 @@ class Task:
         self, *, budget: int = 80, packs: int = 2, dtype: torch.dtype = torch.float32
     ) -> None:
         torch.manual_seed(0)
-        self.denoiser = pixart.from_config(CONFIG).to(dtype)
+        self.denoiser = captured_from(PixArtTransformer2DModel(**CONFIG).to(dtype))
         self.order = Order.Config(weights=[1.0] * 8, seed=1).build()
         self.objective = Objective.Config(base_rows=16).build()
         self.budget, self.packs, self.dtype = budget, packs, dtype
@@ -77,7 +78,7 @@ class Task:
             parts.append(Part(draws, float(len(draws))))
         if step == self.poison_at:
             with torch.no_grad():
-                self.denoiser.head_table.fill_(float("nan"))
+                self.denoiser.module.scale_shift_table.fill_(float("nan"))
         return parts, cursor
 
     def rows_of(self, draw: Draw) -> int:

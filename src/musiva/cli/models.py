@@ -8,6 +8,7 @@ import textwrap
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from musiva.core.env import Env
 from musiva.core.errors import BadCheckpoint, CannotCapture, Unavailable, UnknownModel
@@ -114,25 +115,22 @@ def _limits(directory: Path) -> Facts:
     import torch
 
     from musiva.engine import Defaults
-    from musiva.models import family_of, read_config
-    from musiva.models.captured import PIPELINES
+    from musiva.models import read_config
+    from musiva.models.captured import PIPELINES, module_from
     from musiva.models.vae import AutoencoderKL
 
-    config = read_config(directory / "transformer")
+    module = module_from(directory / "transformer", weights=False)
+    facts: Facts = {"supported": "yes", **_reach(module)}
     kind = PIPELINES.get(str(read_config(directory, "model_index.json").get("_class_name")))
     if kind is not None:
-        reach = _reach(directory / "transformer")
-        return {"supported": "yes", **reach, "steps": kind.steps, "guidance": kind.guidance}
-    family = family_of(config.get("_class_name"))
+        return {**facts, "steps": kind.steps, "guidance": kind.guidance}
     with torch.device("meta"):
-        denoiser = family.from_config({k: v for k, v in config.items() if not k.startswith("_")})
         vae = AutoencoderKL.from_config(read_config(directory / "vae"))
-    unit = vae.downscale * denoiser.patch[1]
-    native = int(str(config.get("sample_size", 128))) * vae.downscale
-    defaults = Defaults.read(directory, native, unit)
+    config: Any = module.config
+    unit = vae.downscale * config.patch_size
+    defaults = Defaults.read(directory, config.sample_size * vae.downscale, unit)
     return {
-        "supported": "yes",
-        "reach": ", ".join(denoiser.reach),
+        **facts,
         "size": "x".join(map(str, defaults.size)),
         "sides": f"{defaults.min_side} to {defaults.max_side}, multiples of {unit}",
         "steps": defaults.steps,
@@ -140,16 +138,12 @@ def _limits(directory: Path) -> Facts:
     }
 
 
-def _reach(directory: Path) -> Facts:
-    """What can be done with a class of diffusers, by its config: it is captured. Raises
-    BadCheckpoint for one that does not run here.
-    """
-    from musiva.models.captured import captured_from, module_from, signature_of
+def _reach(module: Any) -> Facts:
+    """What can be done with a class of diffusers: it is captured."""
+    from musiva.models.captured import captured_from, signature_of
 
-    module = module_from(directory, weights=False)
-    signature = signature_of(module)
     try:
-        denoiser = captured_from(module, signature)
+        denoiser = captured_from(module, signature_of(module))
     except CannotCapture as error:
         reason = textwrap.shorten(str(error), MOST, placeholder=" ...")
         return {"reach": "evaluations; batches on a GPU", "black box": reason}

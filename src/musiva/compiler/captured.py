@@ -26,6 +26,7 @@ from musiva.compiler.program import Number, Program
 from musiva.compiler.prologue import Prologue, Weights, Writer
 from musiva.compiler.segments import Part, blocks_of, divide
 from musiva.compiler.source import Function, compiled, source
+from musiva.core.errors import CannotCapture
 from musiva.core.pack import Pack, Rows
 from musiva.core.run import Run
 
@@ -79,6 +80,7 @@ class Captured:
     convolutions: Mapping[str, nn.Conv2d] = field(default_factory=dict)
     _given: Mapping[str, Tensor] = field(default_factory=dict)
     _sized: dict[tuple[tuple[str, int], ...], Sized] = field(default_factory=dict)
+    _usual: dict[tuple[tuple[str, int], ...], bool] = field(default_factory=dict)
     _merged: dict[str, nn.Linear] = field(default_factory=dict)
 
     @property
@@ -204,8 +206,7 @@ class Captured:
     def _at(self, sizes: Sizes) -> Sized:
         key = tuple(sorted(sizes.items()))
         if key not in self._sized:
-            # Where classes do things another way: a single frame, a key frame and the last.
-            is_small = any(size <= SMALL for size in self.lengths(sizes).values())
+            is_small = not self._is_usual(sizes)
             baked = self.artifact.sized if is_small else self.artifact.baked
             called, given = given_at(self.arguments, sizes)
             found: dict[str, Tensor] = {} if is_small else self._evaluated("places", given, sizes)
@@ -220,6 +221,37 @@ class Captured:
             floats = {name: n for name, n in own.items() if isinstance(n, float)}
             self._sized[key] = Sized(found, whole, floats)
         return self._sized[key]
+
+    def _is_usual(self, sizes: Sizes) -> bool:
+        """Whether the class does at these sizes what it does at larger ones. Where some are small
+        (a single frame, a key frame and the last, no words) it may not: found out once for these,
+        with all others as they were exported.
+        """
+        own = self.lengths(sizes)
+        small = {name: size for name, size in sizes.items() if own.get(name, size) <= SMALL}
+        key = tuple(sorted(small.items()))
+        if key not in self._usual:
+            self._usual[key] = not small or self._agrees({**self.artifact.sizes, **small})
+        return self._usual[key]
+
+    def _agrees(self, sizes: Sizes) -> bool:
+        """Whether expressions give there what an export does."""
+        called, given = given_at(self.arguments, sizes)
+        try:
+            prologue = self._looked_up(sizes, called, self.artifact.sized)
+        except CannotCapture:
+            return False
+        made = prologue.functions(self.artifact.title)["places"]
+        exact: Mapping[str, Tensor] = made(
+            Weights(self.module),
+            given,
+            prologue.tensors,
+            sizes,  # pyright: ignore
+        )  # pyright: ignore
+        return all(
+            name in exact and one.shape == exact[name].shape and torch.allclose(one, exact[name])
+            for name, one in self._evaluated("places", given, sizes).items()
+        )
 
     def _looked_up(
         self, sizes: Sizes, called: Mapping[str, object], names: Collection[str]

@@ -7,9 +7,10 @@ differs in shape from one to another depends on sizes (`align`).
 from __future__ import annotations
 
 import operator
+import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -45,6 +46,8 @@ __all__ = [
 
 # Where a number stands among the arguments of an operation: the name of one, places in lists.
 Path = tuple[str | int, ...]
+# An export changes what is global to a process: one at a time, and no module is called meanwhile.
+EXPORTING = threading.Lock()
 # What attributes of a module are that keep no values of their own.
 NO_HOLDERS = (nn.Module, Tensor, type, FunctionType, MethodType)
 
@@ -170,9 +173,16 @@ def _exported(
     module: nn.Module, called: Mapping[str, object], decomposed: bool
 ) -> tuple[ExportedProgram, bool]:
     """The program, and whether its operations were made into others."""
-    with torch.no_grad(), _as_it_was(module), warnings.catch_warnings():
+    with EXPORTING, ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         # Of torch about itself, and of models about their age.
         warnings.simplefilter("ignore")
+        # What the caller runs in (a training step, say) would make other operations of it.
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_as_it_was(module))
         program = torch.export.export(module, (), dict(called), strict=False)
         # In-place operations, and what runs under an autocast, become others, at the price of a
         # second trace.

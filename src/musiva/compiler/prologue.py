@@ -23,13 +23,13 @@ from torch.fx import Node
 from musiva.compiler.arguments import Sizes
 from musiva.compiler.export import Aligned, Exported, Path, arguments_of, is_item
 from musiva.compiler.program import called, constant, path_of
-from musiva.compiler.sizes import Expression, fit
+from musiva.compiler.sizes import Expression, Ratio, fit, fit_float
 from musiva.compiler.source import Function, compiled
 from musiva.core.errors import CannotCapture
 
 __all__ = ["Learnt", "Prologue", "Weights", "Writer", "learn"]
 
-Numbers = Mapping[str, Mapping[Path, Expression]]
+Numbers = Mapping[str, Mapping[Path, Expression | Ratio]]
 HEAD = '"""{title}: what depends on sizes and weights alone."""'
 # What functions are called with, in this order: tensors by name, and sizes.
 PARAMETERS = ("weights", "given", "kept", "sizes")
@@ -149,7 +149,7 @@ class Writer:
             return f"given[{self._given[node.name]!r}]"
         raise CannotCapture(f"{node.name}: its value is not known")
 
-    def _call(self, node: Node, numbers: Mapping[Path, Expression]) -> str:
+    def _call(self, node: Node, numbers: Mapping[Path, Expression | Ratio]) -> str:
         texts = {name: self._text(one, (name,), numbers) for name, one in _arguments(node).items()}
         if is_item(node):
             source, index = texts.values()
@@ -166,7 +166,7 @@ class Writer:
         name = getattr(node.target, "__name__", "")
         return f"{module}.{name}({', '.join(texts.values())})"
 
-    def _text(self, given: object, path: Path, numbers: Mapping[Path, Expression]) -> str:
+    def _text(self, given: object, path: Path, numbers: Mapping[Path, Expression | Ratio]) -> str:
         if isinstance(given, Node):
             return self._value(given)
         if isinstance(given, list | tuple):
@@ -187,11 +187,11 @@ def learn(aligned: Aligned, wanted: Sequence[str], sizes: Sequence[Sizes]) -> Le
     """Of as many of these nodes as have the same operations at all sizes."""
     first, others = aligned.graphs[0], aligned.graphs[1:]
     inverse = [{name: own for own, name in names.items()} for names in aligned.names]
-    numbers: dict[str, dict[Path, Expression]] = {}
+    numbers: dict[str, dict[Path, Expression | Ratio]] = {}
     found: set[str] = set()
     for name in wanted:
         nodes = [graph.nodes[own[name]] for graph, own in zip(aligned.graphs, inverse, strict=True)]
-        own: dict[str, dict[Path, Expression]] = {}
+        own: dict[str, dict[Path, Expression | Ratio]] = {}
         if _match(nodes, [first, *others], sizes, own, set()):
             numbers |= own
             found.add(name)
@@ -202,7 +202,7 @@ def _match(
     nodes: Sequence[Node],
     graphs: Sequence[Exported],
     sizes: Sequence[Sizes],
-    numbers: dict[str, dict[Path, Expression]],
+    numbers: dict[str, dict[Path, Expression | Ratio]],
     seen: set[str],
 ) -> bool:
     """Whether these nodes, one of each graph, are the same but for sizes."""
@@ -217,7 +217,7 @@ def _match(
     leaves = [dict(_leaves(_arguments(node))) for node in nodes]
     if len({tuple(one) for one in leaves}) > 1:
         return False
-    own: dict[Path, Expression] = {}
+    own: dict[Path, Expression | Ratio] = {}
     for path, value in leaves[0].items():
         given = [one[path] for one in leaves]
         if isinstance(value, Node):
@@ -226,9 +226,10 @@ def _match(
             if not _match(given, graphs, sizes, numbers, seen):  # pyright: ignore
                 return False
         elif any(one != value for one in given):
-            if not all(type(one) is int for one in given):
+            kinds = {type(one) for one in given}
+            if kinds not in ({int}, {float}):
                 return False
-            expression = fit(given, sizes)  # pyright: ignore
+            expression = (fit if kinds == {int} else fit_float)(given, sizes)  # pyright: ignore
             if expression is None:
                 return False
             own[path] = expression

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 
-__all__ = ["Expression", "fit", "whole"]
+__all__ = ["Expression", "Ratio", "fit", "fit_float", "whole"]
 
 Lengths = Mapping[str, int]
 # Smaller than any size that a graph is exported at.
@@ -68,6 +68,24 @@ class Expression:
         return "*".join(([] if factor == 1 and names else [str(factor)]) + list(names))
 
 
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A size over a whole number, or that over a size, as the nearest float."""
+
+    name: str
+    number: int
+    above: bool
+
+    def value(self, lengths: Lengths) -> float:
+        size = lengths[self.name]
+        return size / self.number if self.above else self.number / size
+
+    def exactly(self, of: str) -> str:
+        """The same in Python, where `of[name]` is the size of that name."""
+        size = f"{of}[{self.name!r}]"
+        return f"{size} / {self.number}" if self.above else f"{self.number} / {size}"
+
+
 def whole(number: int, parts: int) -> int:
     """One of so many equal parts of a number. Raises ValueError where that is no whole number."""
     if number % parts:
@@ -101,6 +119,20 @@ def fit(numbers: Sequence[int], lengths: Sequence[Lengths]) -> Expression | None
         or _rounded(numbers, lengths, True)
         or _behind_rounded(numbers, lengths)
     )
+
+
+def fit_float(numbers: Sequence[float], lengths: Sequence[Lengths]) -> Ratio | None:
+    """The ratio that has these values at these sizes, to the last bit; None if none is found."""
+    for name in sorted(lengths[0]):
+        sizes = [at[name] for at in lengths]
+        if len(set(sizes)) == 1 or not all(numbers):
+            continue
+        for above in (True, False):
+            number = round(sizes[0] / numbers[0] if above else numbers[0] * sizes[0])
+            ratio = Ratio(name, number, above)
+            if number and all(ratio.value(at) == n for at, n in zip(lengths, numbers, strict=True)):
+                return ratio
+    return None
 
 
 def _rounded(numbers: Sequence[int], lengths: Sequence[Lengths], twice: bool) -> Expression | None:

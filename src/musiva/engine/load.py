@@ -14,9 +14,8 @@ from musiva.core.errors import BadCheckpoint, InvalidInput, UnknownModel
 from musiva.engine.clips import clip_defaults, read_clips
 from musiva.engine.fallback import runnable
 from musiva.engine.pipeline import Defaults, Pipeline
-from musiva.engine.predict import read_denoiser
 from musiva.models import load_weights, read_config
-from musiva.models.captured import PIPELINES, ClassDenoiser, read_autoencoder
+from musiva.models.captured import PIPELINES, ClassDenoiser, module_from, read_autoencoder
 from musiva.models.text import Prompts, TextEncoder
 from musiva.models.vae import Autoencoder, AutoencoderKL
 from musiva.ops.linear import Linears, choose_kernel
@@ -25,7 +24,7 @@ from musiva.samplers import NoiseModel
 
 __all__ = ["load_pipeline", "model_directory", "shipped_models"]
 
-# Of ours, and the most tokens of a prompt.
+# Whose text encoder is ours, and the most tokens of a prompt.
 PIXART = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".onnx", ".msgpack", ".h5")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -77,7 +76,7 @@ def load_pipeline(
     config = read_config(directory / "transformer")
     text: Prompts
     if kind is None:
-        denoiser = read_denoiser(directory / "transformer", DTYPES[dtype]).to(where)
+        denoiser = runnable(module_from(directory / "transformer", DTYPES[dtype])).to(where)
         encoder = TextEncoder.load(directory, dtype=DTYPES[dtype], max_length=PIXART[name])
         encoder.model.to(where).requires_grad_(False)
         text = encoder

@@ -172,16 +172,12 @@ class Pipeline:
         num_rows: int,
     ) -> dict[str, Tensor]:
         """The further conditions of branches, [num_rows, ...] each. told: the size of the picture
-        of each, and its guidance. PixArt-alpha at 1024 wants to know the picture's height and
-        width, and their ratio; distilled models their guidance; others have tables of the prompt.
+        of each, and its guidance, which distilled models want to know; others have tables of the
+        prompt.
         """
         found: dict[str, Tensor] = {}
         for name in self.denoiser.extra:
-            if name == "resolution":
-                rows = [torch.tensor([h, w]) for (w, h), _ in told]
-            elif name == "aspect_ratio":
-                rows = [torch.tensor([h / w]) for (w, h), _ in told]
-            elif name == "guidance":
+            if name == "guidance":
                 rows = [torch.tensor(guidance) for _, guidance in told]
             else:
                 rows = [one.tables[name] for one in words]

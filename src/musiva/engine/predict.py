@@ -1,92 +1,59 @@
-"""`musiva.load_denoiser`: any family's denoiser as a plain function, for tests and research."""
+"""`musiva.load_denoiser`: a denoiser as a plain function of samples in its class's own layouts, for
+tests and research.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from musiva.core.errors import BadCheckpoint, InvalidInput
-from musiva.core.pack import Pack, patchify, unpatchify
 from musiva.engine.fallback import runnable
-from musiva.engine.predict_captured import CapturedPredictor
 from musiva.engine.runner import PlainRun, forward
-from musiva.models import FAMILIES, Denoiser, Inputs, family_of, read_config, read_tensors
-from musiva.models.captured import ClassDenoiser, altered, module_from
+from musiva.engine.verify import leaves_words_out
+from musiva.models.captured import ClassDenoiser, Sample, Signature, module_from, read
 from musiva.ops.linear import Linears, choose_kernel
 
-__all__ = ["Predictor", "load_denoiser", "read_denoiser"]
-
-CONDITIONS = ("encoder_hidden_states", "encoder_attention_mask", "added_cond_kwargs")
+__all__ = ["Predictor", "load_denoiser"]
 
 
 def load_denoiser(
     source: str | os.PathLike[str] | nn.Module, *, dtype: torch.dtype = torch.float32
-) -> Predictor | CapturedPredictor:
-    """Any family: a diffusers directory (a pipeline's or a transformer's) or a live diffusers
-    module, whose parameters a captured model shares; of a family of ours they are copied where ours
-    join them. A class of which no program can be made is called itself, and the log says why.
+) -> Predictor:
+    """Any class: a diffusers directory (a pipeline's or a transformer's), whose weights are read as
+    `dtype`, or a live diffusers module, whose parameters are shared. A class of which no program
+    can be made is called itself, and the log says why.
 
     Raises BadCheckpoint for a directory that is no model, CannotCapture for a class of which it is
     not known what it is called with, or that cannot be called on whole samples.
     """
     if isinstance(source, nn.Module):
-        if type(source).__name__ not in FAMILIES or altered(source) is not None:
-            denoiser = runnable(source)
-            return CapturedPredictor(denoiser, denoiser.signature)
-        config = {"_class_name": type(source).__name__, **dict(getattr(source, "config", {}))}
-        denoiser = build_denoiser(config, source.state_dict(), dtype)
-        device = next(source.parameters()).device
-        denoiser = denoiser.to(device)
+        denoiser = runnable(source)
     else:
         path = Path(source)
         path = path / "transformer" if (path / "transformer").is_dir() else path
-        denoiser = read_denoiser(path, dtype)
-    if isinstance(denoiser, ClassDenoiser):
-        return CapturedPredictor(denoiser, denoiser.signature)
-    return Predictor(denoiser)
-
-
-def read_denoiser(directory: Path, dtype: torch.dtype) -> Denoiser:
-    """The denoiser of a component directory. Raises BadCheckpoint naming what is missing or
-    misfit, CannotCapture.
-    """
-    if not directory.is_dir():
-        raise BadCheckpoint(f"{directory}: no such directory")
-    config = read_config(directory)
-    if config.get("_class_name") not in FAMILIES:
-        return runnable(module_from(directory, dtype))
-    try:
-        return build_denoiser(config, read_tensors(directory), dtype)
-    except BadCheckpoint as error:
-        raise (
-            error if str(directory) in str(error) else BadCheckpoint(f"{directory}: {error}")
-        ) from error
-
-
-def build_denoiser(
-    config: Mapping[str, object], tensors: Mapping[str, Tensor], dtype: torch.dtype
-) -> Denoiser:
-    family = family_of(config.get("_class_name"))
-    with torch.device("meta"):
-        denoiser = family.from_config({k: v for k, v in config.items() if not k.startswith("_")})
-    state = {name: t.to(dtype) for name, t in family.from_diffusers(denoiser, tensors).items()}
-    denoiser.load_state_dict(state, strict=True, assign=True)
-    return denoiser.eval().requires_grad_(False)
+        if not path.is_dir():
+            raise BadCheckpoint(f"{path}: no such directory")
+        denoiser = runnable(module_from(path, dtype))
+    return Predictor(denoiser, denoiser.signature)
 
 
 class Predictor:
-    """A denoiser with the plain run and this machine's kernels."""
+    """A denoiser of a class with the plain run and this machine's kernels."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
+    def __init__(self, denoiser: ClassDenoiser, signature: Signature) -> None:
+        self.denoiser, self.signature = denoiser, signature
         weight = next(denoiser.parameters())
         self.dtype, self.device = weight.dtype, weight.device
         kernel = choose_kernel(self.dtype) if self.device.type == "cpu" else "plain"
         self.run = PlainRun(Linears(kernel))
+        # Of masks that left words out: whether these may be dropped.
+        self._plain_masks: dict[str, bool] = {}
 
     @torch.inference_mode()
     def predict(
@@ -95,12 +62,13 @@ class Predictor:
         timesteps: Sequence[float | Tensor],
         conditions: Sequence[Mapping[str, object]],
     ) -> list[Tensor]:
-        """One dense evaluation of samples of any mix of sizes, as one pack.
+        """One dense evaluation of samples of any mix of sizes, as one pack where it can be.
 
-        latents: [C, H, W] each. timesteps: a number each. conditions: diffusers' argument names,
-        unbatched: `encoder_hidden_states` [L, D], `encoder_attention_mask` [L] (1 keeps a row),
-        `added_cond_kwargs`. Returns the outputs of the diffusers class, [C', H', W'] each. Raises
-        InvalidInput.
+        latents: in the layout of the class, without the axis of a batch. timesteps: a number each,
+        or one per frame or token where the class takes that. conditions: all other arguments by
+        their names in diffusers, unbatched; what the pipeline makes of sizes alone (positions,
+        shapes) may be left out, or is checked; a mask says which words are there. Returns the
+        outputs of the class. Raises InvalidInput.
         """
         if not len(latents) == len(timesteps) == len(conditions):
             counts = (len(latents), len(timesteps), len(conditions))
@@ -109,72 +77,78 @@ class Predictor:
             )
         if not latents:
             return []
-        model = self.denoiser
-        tokens, grids = zip(
-            *(self._tokens(i, latent) for i, latent in enumerate(latents)), strict=True
-        )
-        texts = [self._text(i, condition) for i, condition in enumerate(conditions)]
-        lengths = [text.shape[0] for text in texts] if model.text_width else None
-        keys = [object() for _ in texts]
-        pack = Pack.build(grids, lengths, keys if lengths is not None else None, self.device)
-        time_M = torch.zeros(pack.num_mod_rows, device=self.device)
-        time_M[: len(latents)] = torch.tensor([float(t) for t in timesteps])
-        inputs = Inputs(
-            latent_TC=pack.gather(tokens),
-            timestep_M=time_M,
-            text_TD=pack.gather(texts, "text") if lengths is not None else None,
-            extra={name: self._extra(name, conditions, pack) for name in model.extra},
-        )
-        prediction_TC = forward(model, inputs, pack, self.run)
-        return [
-            unpatchify(part, grid, model.patch, latent.ndim)
-            for part, grid, latent in zip(pack.split(prediction_TC), grids, latents, strict=True)
+        samples = [
+            self._sample(i, *one)
+            for i, one in enumerate(zip(latents, timesteps, conditions, strict=True))
         ]
+        together = [self.denoiser.refusal(one.sizes) is None for one in samples]
+        taken = iter(self._predicted(self.denoiser, list(compress(samples, together))))
+        others = [one for one, is_in in zip(samples, together, strict=True) if not is_in]
+        left = iter(self._predicted(self.denoiser.apart, others) if others else [])
+        return [next(taken if is_in else left) for is_in in together]
 
-    def _tokens(self, i: int, latent: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        ndim = 3 if self.denoiser.patch[0] == 1 else 4
-        allowed = f"a tensor [{self.denoiser.in_channels}, {'' if ndim == 3 else 'F, '}H, W]"
-        if latent.ndim not in (3, 4) or latent.shape[0] != self.denoiser.in_channels:
-            raise InvalidInput(f"latents[{i}]", tuple(latent.shape), allowed)
-        tokens_LC, grid = patchify(latent.to(self.device, self.dtype), self.denoiser.patch)
-        if not tokens_LC.shape[0]:
-            raise InvalidInput(
-                f"latents[{i}]", tuple(latent.shape), f"{allowed} of at least one patch"
-            )
-        return tokens_LC, grid
+    def _sample(
+        self, i: int, latent: Tensor, time: float | Tensor, condition: Mapping[str, object]
+    ) -> Sample:
+        denoiser, field = self.denoiser, f"conditions[{i}]"
+        given = _flat(condition)
+        own = {denoiser.latent: latent}
+        if denoiser.time is not None:
+            own[denoiser.time] = time if isinstance(time, Tensor) else torch.tensor(float(time))
+        doubled = sorted(set(own) & set(given))
+        if doubled:
+            raise InvalidInput(field, doubled, "arguments that are given by themselves")
+        return read(self.signature, {**self._unmasked(given, field), **own}, field)
 
-    def _text(self, i: int, condition: Mapping[str, object]) -> Tensor:
-        unknown = sorted(set(condition) - set(CONDITIONS))
-        if unknown:
-            raise InvalidInput(f"conditions[{i}]", unknown, ", ".join(CONDITIONS))
-        text = condition.get("encoder_hidden_states")
-        if (
-            not isinstance(text, Tensor)
-            or text.ndim != 2
-            or text.shape[1] != self.denoiser.text_width
-        ):
-            shape = tuple(text.shape) if isinstance(text, Tensor) else text
-            field = f"conditions[{i}]['encoder_hidden_states']"
-            raise InvalidInput(field, shape, f"a tensor [L, {self.denoiser.text_width}]")
-        mask = condition.get("encoder_attention_mask")
-        if isinstance(mask, Tensor):
-            if mask.shape != text.shape[:1] or not bool(mask.any()):
-                field = f"conditions[{i}]['encoder_attention_mask']"
-                raise InvalidInput(
-                    field, mask.tolist(), f"{text.shape[0]} numbers, 1 for rows to keep, not all 0"
-                )
-            text = text[mask.bool().to(text.device)]
-        return text.to(self.device, self.dtype)
+    def _unmasked(self, given: Mapping[str, object], field: str) -> dict[str, object]:
+        """Without the words that a mask leaves out."""
+        arguments, found = self.signature.arguments, dict(given)
+        for name, argument in arguments.items():
+            mask = found.pop(name, None) if argument.kind == "mask" else None
+            if not isinstance(mask, Tensor):
+                continue
+            if mask.ndim != 1 or not bool(mask.any()):
+                allowed = "a number for each word, 1 for those to keep, not all 0"
+                raise InvalidInput(f"{field}[{name!r}]", mask.tolist(), allowed)
+            if not bool(mask.all()):
+                self._require_plain(name, f"{field}[{name!r}]")
+            (words,) = argument.dims
+            for other, one in arguments.items():
+                value = found.get(other)
+                if words not in one.dims or not isinstance(value, Tensor):
+                    continue
+                dim = one.dims.index(words)
+                if value.ndim <= dim or value.shape[dim] != mask.shape[0]:
+                    allowed = f"a number for each word of {other}, {tuple(value.shape)}"
+                    raise InvalidInput(f"{field}[{name!r}]", tuple(mask.shape), allowed)
+                kept = mask.bool().nonzero().flatten().to(value.device)
+                found[other] = value.index_select(dim, kept)
+        return found
 
-    def _extra(self, name: str, conditions: Sequence[Mapping[str, object]], pack: Pack) -> Tensor:
-        values = []
-        for i, condition in enumerate(conditions):
-            given = condition.get("added_cond_kwargs")
-            value = given.get(name) if isinstance(given, Mapping) else None
-            if value is None:
-                raise InvalidInput(
-                    f"conditions[{i}]['added_cond_kwargs']", given, f"a mapping with {name!r}"
-                )
-            values.append(torch.as_tensor(value, dtype=torch.float32, device=self.device).flatten())
-        table = torch.stack(values)
-        return torch.cat([table, table.new_zeros(pack.num_mod_rows - len(values), table.shape[1])])
+    def _require_plain(self, name: str, field: str) -> None:
+        """Words may be dropped only where the class takes them as if they were not there."""
+        if name not in self._plain_masks:
+            self._plain_masks[name] = leaves_words_out(self.denoiser, self.signature, name)
+        if not self._plain_masks[name]:
+            allowed = "all ones: this class makes something of the words that a mask leaves out"
+            raise InvalidInput(field, "a mask with zeros", allowed)
+
+    def _predicted(self, denoiser: ClassDenoiser, samples: Sequence[Sample]) -> list[Tensor]:
+        """Of one pack."""
+        if not samples:
+            return []
+        pack = denoiser.pack([one.sizes for one in samples], self.device)
+        values = [{n: x.to(self.device) for n, x in one.values.items()} for one in samples]
+        inputs = denoiser.inputs(denoiser.lay(values, pack))
+        return denoiser.unlaid(forward(denoiser, inputs, pack, self.run), pack)
+
+
+def _flat(condition: Mapping[str, object]) -> dict[str, object]:
+    """Entries of a mapping by a name with a dot."""
+    found: dict[str, object] = {}
+    for name, value in condition.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": one for inner, one in value.items()}
+        else:
+            found[name] = value
+    return found

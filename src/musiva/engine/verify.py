@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from musiva.compiler import Sizes
+from musiva.compiler import Captured, Sizes
 from musiva.compiler.arguments import size_of
+from musiva.compiler.export import entry_of
 from musiva.core.errors import CannotCapture
 from musiva.engine.runner import PlainRun
 from musiva.models.captured import CapturedDenoiser, ClassDenoiser, Signature, captured_from
@@ -31,19 +33,23 @@ SIZES: tuple[Sizes, ...] = (
     {"frames": 4, "rows": 6, "columns": 8, "words": 9, "words_2": 5},
     {"frames": 6, "rows": 4, "columns": 10, "words": 7, "words_2": 6},
 )
+# What there is of an empty prompt.
+EMPTY = {"words": 1}
 # Words that a mask leaves out.
 PADDING = 3
 
 
 @torch.no_grad()
 def verified(denoiser: CapturedDenoiser, signature: Signature) -> CapturedDenoiser:
-    """The denoiser, if a mixed pack of two small samples is what the class makes of each; a class
-    that is not finite itself says nothing. Of a program that was held against its class when it was
+    """The denoiser, if a mixed pack of small samples is what the class makes of each; a class that
+    is not finite itself says nothing. Of a program that was held against its class when it was
     kept, one of them is enough; where it is not right, it is made anew. Raises CannotCapture.
     """
     captured, entry = denoiser.captured, denoiser.captured.entry
     was_right = captured.is_cached and entry is not None and entry.is_verified
     sizes = [signature.sized(one) for one in SIZES[: 1 if was_right else None]]
+    if not was_right:
+        sizes += _empty(captured, signature)
     name, said, error = type(denoiser.module).__name__, "", math.nan
     try:
         error = largest_error(captured, signature, sizes, PlainRun())
@@ -60,6 +66,18 @@ def verified(denoiser: CapturedDenoiser, signature: Signature) -> CapturedDenois
     if entry is not None and not was_right and not math.isnan(error):
         entry.note_verified()
     return denoiser
+
+
+def _empty(captured: Captured, signature: Signature) -> list[Sizes]:
+    """A sample without words, so that what it needs is known before a request does, where it can be
+    in a pack.
+    """
+    sizes = signature.sized({**SIZES[-1], **EMPTY})
+    try:
+        captured.places(sizes)
+    except CannotCapture:
+        return []
+    return [sizes]
 
 
 def _anew(denoiser: CapturedDenoiser, signature: Signature) -> CapturedDenoiser:
@@ -84,14 +102,14 @@ def leaves_words_out(denoiser: ClassDenoiser, signature: Signature, name: str) -
     dtype, device = denoiser.dtype, denoiser.device
     padded, plain = (call_of(signature, one, 0, dtype, device) for one in (long, short))
     for other, one in signature.arguments.items():
-        at = 1 + one.dims.index(words) if words in one.dims else None
-        whole = padded[other]
-        if at is None:
-            padded[other] = plain[other] if one.is_data else whole
+        whole = entry_of(padded, other)
+        if words not in one.dims:
+            if one.is_data:
+                _put(padded, other, entry_of(plain, other))
         elif isinstance(whole, Tensor) and one.kind == "mask":
             whole[:, short[str(words)] :] = False
         elif isinstance(whole, Tensor):
-            plain[other] = whole.narrow(at, 0, short[str(words)])
+            _put(plain, other, whole.narrow(1 + one.dims.index(words), 0, short[str(words)]))
     theirs, mine = (
         _prediction(denoiser, signature, call, sizes)
         for call, sizes in ((plain, short), (padded, long))
@@ -99,6 +117,15 @@ def leaves_words_out(denoiser: ClassDenoiser, signature: Signature, name: str) -
     if mine.shape != theirs.shape:
         return False
     return relative_error(mine, theirs) <= tolerance(dtype)
+
+
+def _put(call: dict[str, Any], name: str, value: object) -> None:
+    """Of a call's arguments, where a dot in a name says that it is an entry of a mapping."""
+    outer, _, inner = name.partition(".")
+    if inner:
+        call[outer][inner] = value
+    else:
+        call[outer] = value
 
 
 def _prediction(

@@ -1,4 +1,4 @@
-"""What every denoiser is, and what every family offers.
+"""What every denoiser is.
 
 A denoiser is single-device and knows no policy: `embed`, `segments` and `head` over a pack, with a
 `Run` (`musiva.core.run`) for whatever mixes tokens. The same code serves and trains.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -37,7 +36,7 @@ class Inputs:
 
 
 class Denoiser(nn.Module):
-    """Base of all families.
+    """Base of all denoisers.
 
     patch: tokens are blocks of (frames, height, width) latent positions. in_channels, out_channels:
     of the latent. text_width: width of the text rows, or None. extra: names of the further
@@ -91,21 +90,3 @@ class Denoiser(nn.Module):
         inputs.
         """
         raise NotImplementedError
-
-
-class Family(Protocol):
-    """One architecture: a module of this shape in `musiva.models`, found by its diffusers class
-    name.
-    """
-
-    def from_config(self, config: Mapping[str, object]) -> Denoiser:
-        """Raises BadCheckpoint for a config key or value that the family does not support."""
-        ...
-
-    def from_diffusers(
-        self, denoiser: Denoiser, tensors: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Diffusers' state dict to the denoiser's. Raises BadCheckpoint for missing or mis-shaped
-        tensors.
-        """
-        ...

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from tests.trials import BY_NAME, trial_of
 
 import musiva
+import musiva.compiler.captured as captured_module
 from musiva.core.errors import BadCheckpoint, InvalidInput
-from musiva.engine.predict_captured import CapturedPredictor
+from musiva.engine import Predictor
 from musiva.models.captured import captured_from, signature_of
 from musiva.models.captured.check import relative_error
 from musiva.perf.captures import NEW, Trial, examine
@@ -30,7 +31,7 @@ FAMILIES = (
 def test_a_live_class_predicts_in_mixed_packs(name: str) -> None:
     trial = trial_of(name)
     module, signature = trial.denoiser.module, trial.signature
-    denoiser = CapturedPredictor(trial.denoiser, signature)
+    denoiser = Predictor(trial.denoiser, signature)
     latent, time = trial.denoiser.latent, trial.denoiser.time
     latents, times, conditions, expected = [], [], [], []
     for i, one in enumerate(NEW[:2]):
@@ -51,7 +52,7 @@ def test_a_live_class_predicts_in_mixed_packs(name: str) -> None:
 
 def test_words_that_a_mask_leaves_out_change_nothing() -> None:
     trial = trial_of("SanaTransformer2DModel")
-    denoiser = CapturedPredictor(trial.denoiser, trial.signature)
+    denoiser = Predictor(trial.denoiser, trial.signature)
     latent, words = torch.randn(11, 6, 4), torch.randn(5, 22)
     padded = torch.cat([words, torch.randn(3, 22)])
     mask = torch.tensor([1, 1, 1, 1, 1, 0, 0, 0])
@@ -76,7 +77,7 @@ def test_a_directory_of_weights_is_the_class(tmp_path: Path) -> None:
     module.save_pretrained(tmp_path / "transformer")
     denoiser = musiva.load_denoiser(tmp_path)
     trial = trial_of("SD3Transformer2DModel")
-    again = CapturedPredictor(trial.denoiser, trial.signature)
+    again = Predictor(trial.denoiser, trial.signature)
     given = {"encoder_hidden_states": torch.randn(5, 22), "pooled_projections": torch.randn(26)}
     latent = torch.randn(11, 8, 12)
     (found,), (same,) = (one.predict([latent], [300.0], [given]) for one in (denoiser, again))
@@ -103,7 +104,7 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_what_a_class_does_not_take_is_named() -> None:
     trial = trial_of("SD3Transformer2DModel")
-    denoiser = CapturedPredictor(trial.denoiser, trial.signature)
+    denoiser = Predictor(trial.denoiser, trial.signature)
     given = {"encoder_hidden_states": torch.randn(5, 22), "pooled_projections": torch.randn(26)}
     with pytest.raises(InvalidInput, match="adapters"):
         denoiser.predict([torch.randn(11, 8, 8)], [1.0], [{**given, "adapters": torch.ones(1)}])
@@ -121,6 +122,42 @@ def test_a_class_runs_in_packs_and_tiles(name: str) -> None:
     assert outcome.captured
     assert outcome.packed
     assert outcome.tiled
+
+
+@pytest.mark.parametrize("words", [1, 2])
+def test_few_words_are_known_once_for_all_sizes(
+    words: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = build(BY_NAME["PixArtTransformer2DModel"])
+    captured = captured_from(module, fresh=True).captured
+    captured.entry = None
+    exports = count_exports(monkeypatch)
+    for rows in (4, 6, 9):
+        captured.places({"rows": rows, "columns": 7, "words": words})
+    assert len(exports) == 1
+    captured.places({"rows": 6, "columns": 9, "words": 30})
+    assert len(exports) == 1
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, lambda: torch.autocast("cpu")])
+def test_an_export_does_not_see_what_it_is_called_in(mode) -> None:
+    module = build(BY_NAME["PixArtTransformer2DModel"])
+    captured = captured_from(module, fresh=True).captured
+    captured.entry = None
+    with mode():
+        assert captured.places({"rows": 2, "columns": 7, "words": 5})
+
+
+def count_exports(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """A list that gets what every export from now on is called with."""
+    export, found = captured_module.export, []
+
+    def counted(*given: object, **named: object) -> object:
+        found.append(given)
+        return export(*given, **named)
+
+    monkeypatch.setattr(captured_module, "export", counted)
+    return found
 
 
 def test_gradients_are_those_of_the_class() -> None:
@@ -145,7 +182,7 @@ def test_gradients_are_those_of_the_class() -> None:
 def test_a_mask_that_a_class_reads_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A class that adds up all words, those of the mask's zeros too."""
     trial = trial_of("SanaTransformer2DModel")
-    denoiser = CapturedPredictor(trial.denoiser, trial.signature)
+    denoiser = Predictor(trial.denoiser, trial.signature)
     right = trial.denoiser.module.forward
 
     def reads_all(encoder_hidden_states: torch.Tensor, **given: object) -> tuple[torch.Tensor]:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 import musiva
 from musiva.compiler import Captured
 from musiva.core.errors import CannotCapture, InvalidInput
-from musiva.engine import PlainRun, forward
-from musiva.engine.predict_captured import CapturedPredictor
+from musiva.engine import PlainRun, Predictor, forward
 from musiva.models.captured import (
     CapturedDenoiser,
     WholeDenoiser,
@@ -42,13 +41,13 @@ CLOSED = (
 OTHERS = ("Kandinsky6SRTransformer3DModel", "AnyFlowFARTransformer3DModel")
 
 
-def whole_of(name: str) -> CapturedPredictor:
+def whole_of(name: str) -> Predictor:
     module = build(BY_NAME[name])
     denoiser = whole_from(module, signature_of(module))
-    return CapturedPredictor(denoiser, denoiser.signature)
+    return Predictor(denoiser, denoiser.signature)
 
 
-def check(denoiser: CapturedPredictor, module: nn.Module, sizes: Sequence[dict[str, int]]) -> None:
+def check(denoiser: Predictor, module: nn.Module, sizes: Sequence[dict[str, int]]) -> None:
     """To the byte: each sample is called alone."""
     given = asked(denoiser.denoiser, sizes)
     found = denoiser.predict(given.latents, given.timesteps, given.conditions)
@@ -231,7 +230,7 @@ def test_a_refused_size_does_not_keep_others_out_of_the_program(
 ) -> None:
     trial = trial_of("SD3Transformer2DModel")
     model = CapturedDenoiser(trial.denoiser.captured, trial.signature)
-    denoiser = CapturedPredictor(model, trial.signature)
+    denoiser = Predictor(model, trial.signature)
     sizes = [trial.signature.sized(one) for one in NEW]
     right, refused = Captured.places, sizes[1]["rows"]
 
@@ -294,7 +293,7 @@ def test_a_hooked_module_of_a_family_of_ours_keeps_its_hooks() -> None:
     module = build(BY_NAME["PixArtTransformer2DModel"])
     module.proj_out.register_forward_hook(lambda _, __, out: out * 1.5)
     denoiser = musiva.load_denoiser(module)
-    assert isinstance(denoiser, CapturedPredictor)
+    assert isinstance(denoiser, Predictor)
     check(denoiser, module, [denoiser.signature.sized(NEW[0])])
 
 
@@ -316,7 +315,7 @@ def test_a_class_trains_after_it_predicted() -> None:
     denoiser = whole_from(module, signature_of(module))
     sizes = [denoiser.signature.sized(NEW[0])]
     module.rope_embedder.freqs_cis = None
-    check(CapturedPredictor(denoiser, denoiser.signature), module, sizes)
+    check(Predictor(denoiser, denoiser.signature), module, sizes)
     (out,) = predictions(module, denoiser.signature, sizes)
     out.square().sum().backward()
     assert module.cap_embedder[1].weight.grad is not None

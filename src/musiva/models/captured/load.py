@@ -6,15 +6,16 @@ else is read: no pickle, no code of a directory.
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import UnionType
+from typing import Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
 
-from musiva.core.errors import BadCheckpoint, CannotCapture, Unavailable
+from musiva.core.errors import BadCheckpoint, CannotCapture
 from musiva.models.captured.cache import captured_of
 from musiva.models.captured.calls import forget, original
 from musiva.models.captured.denoiser import CapturedDenoiser
@@ -24,6 +25,7 @@ from musiva.models.weights import load_weights, read_config
 
 __all__ = ["altered", "captured_from", "module_from"]
 
+NUMBERS = {bool, int, float}
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -79,10 +81,8 @@ def module_from(
     directory: Path, dtype: torch.dtype = torch.float32, *, weights: bool = True
 ) -> nn.Module:
     """The class of a component directory, with its weights, or without, to look at it. Raises
-    BadCheckpoint, Unavailable.
+    BadCheckpoint.
     """
-    if importlib.util.find_spec("diffusers") is None:
-        raise Unavailable("models of other families need diffusers: pip install musiva[diffusers]")
     import diffusers
 
     config = read_config(directory)
@@ -90,6 +90,7 @@ def module_from(
     found = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise BadCheckpoint(f"{directory}: _class_name: {name!r} is no model class of diffusers")
+    _check_types(found, config, directory)
     try:
         with _parameters_on_meta():
             module: nn.Module = found.from_config(config)  # pyright: ignore
@@ -104,6 +105,20 @@ def module_from(
         zeros = {n: torch.zeros(p.shape, dtype=dtype) for n, p in module.named_parameters()}
         module.load_state_dict(zeros, strict=False, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def _check_types(found: type[nn.Module], config: Mapping[str, object], directory: Path) -> None:
+    """Words are no numbers, and numbers no words, wherever the class says which it takes. Raises
+    BadCheckpoint.
+    """
+    for name, hint in get_type_hints(found.__init__).items():
+        several = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kinds, value = set(several) - {type(None)}, config.get(name)
+        allowed = {str} if isinstance(value, str) else NUMBERS
+        if value is None or not kinds <= {str, *NUMBERS} or kinds & allowed:
+            continue
+        expected = " or ".join(sorted(kind.__name__ for kind in kinds))
+        raise BadCheckpoint(f"{directory}: config.json: {name}={value!r}; expected {expected}")
 
 
 @contextmanager

@@ -145,7 +145,9 @@ def _text_pipeline(directory: Path, dtype: torch.dtype) -> Any:
     is read.
     """
     if importlib.util.find_spec("transformers") is None:
-        raise Unavailable("text encoders of other families need transformers: musiva[diffusers]")
+        raise Unavailable(
+            "text encoders of diffusers need transformers: pip install musiva[diffusers]"
+        )
     import diffusers
 
     # Its own class knows which parts may be absent.

@@ -1,5 +1,5 @@
 """Child process: captured models against what else runs the same weights, in turns: diffusers'
-eager class, or the family of ours that was written by hand.
+eager class, or the PixArt that was written by hand, which is an oracle of the tests.
 
 The rival runs as well as it can: inference mode, one batch, no masks. Ours is called through
 `predict`: reading what is given, laying it out on rows, and all of the model.
@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
 from musiva.compiler import Sizes
-from musiva.engine import load_denoiser
-from musiva.engine.predict import Predictor
-from musiva.engine.predict_captured import CapturedPredictor
+from musiva.engine import Predictor
 from musiva.models.captured import Signature, captured_from, signature_of
 from musiva.models.captured.check import call_of, relative_error
 from musiva.perf.child import Message, serve_child
@@ -28,6 +27,8 @@ __all__ = ["answer"]
 
 TOLERANCE = 1e-4
 BATCH = 2
+# Of a checkout, found where a bench is run in its root.
+ORACLE = "tests.contract.pixart"
 
 
 def answer(question: Message) -> Message:
@@ -40,13 +41,12 @@ def answer(question: Message) -> Message:
     signature = signature_of(module)
     sizes = signature.sized(sizes_of(model, tokens))
     calls = [call_of(signature, sizes, seed) for seed in range(BATCH)]
-    captured = CapturedPredictor(captured_from(module, signature), signature)
-    ours = _predicting(captured, captured, signature, sizes, calls)
+    captured = Predictor(captured_from(module, signature), signature)
+    ours = _predicting(captured.predict, captured, signature, sizes, calls)
     exact = theirs = _eager(module, signature, calls)
     if question["rival"] == "handwritten":
-        rival = load_denoiser(module)
-        assert isinstance(rival, Predictor)
-        theirs = _predicting(rival, captured, signature, sizes, calls)
+        rival = import_module(ORACLE).Oracle(module)
+        theirs = _predicting(rival.predict, captured, signature, sizes, calls)
     gate = Gate()
     expected = exact()
     for what, found in (("ours", ours()), ("theirs", theirs())):
@@ -77,8 +77,8 @@ def _eager(
 
 
 def _predicting(
-    predictor: Predictor | CapturedPredictor,
-    captured: CapturedPredictor,
+    predict: Callable[..., list[Tensor]],
+    captured: Predictor,
     signature: Signature,
     sizes: Sizes,
     calls: Sequence[dict[str, object]],
@@ -88,7 +88,7 @@ def _predicting(
     latents = [call[latent][0] for call in calls]  # pyright: ignore
     times = [float(call[time].flatten()[0]) for call in calls]  # pyright: ignore
     conditions = [conditions_of(signature, sizes, call, (latent, time)) for call in calls]
-    return lambda: predictor.predict(latents, times, conditions)
+    return lambda: predict(latents, times, conditions)
 
 
 if __name__ == "__main__":

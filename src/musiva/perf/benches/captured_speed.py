@@ -1,4 +1,4 @@
-"""Bench `captured-speed`: captured models against diffusers' eager classes, against the family that
+"""Bench `captured-speed`: captured models against diffusers' eager classes, against a PixArt that
 was written by hand, and packs of some tiles against dense ones.
 """
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from musiva.perf.benches.base import Findings
 from musiva.perf.child import Message, run_child
@@ -16,6 +17,8 @@ __all__ = ["DENSE", "KEYS", "SKIPPED", "measure"]
 DENSE = ("sd3", "flux", "qwen_image", "wan", "latte")
 SKIPPED = ("sd3", "flux", "wan", "latte")
 TOKENS = (256, 1024)
+# What was written by hand, where a bench is run in the root of a checkout; else its figure is none.
+ORACLE = Path("tests/contract/pixart")
 # Pairs of a long run, by tokens, and of a quick one.
 PAIRS, QUICK_PAIRS = {256: 30, 1024: 12}, 2
 KEYS = (
@@ -32,8 +35,9 @@ def measure(*, quick: bool) -> Findings:
     for threads in [most] if quick else sorted({1, most}):
         for tokens in TOKENS[:1] if quick else TOKENS:
             own = {"tokens": tokens, "pairs": QUICK_PAIRS if quick else PAIRS[tokens]}
-            question = {"model": "pixart", "rival": "handwritten", **own}
-            _enter(findings, KEYS[0], "captured_dense", question, threads, max)
+            if ORACLE.is_dir():
+                question = {"model": "pixart", "rival": "handwritten", **own}
+                _enter(findings, KEYS[0], "captured_dense", question, threads, max)
             for name in DENSE:
                 question = {"model": name, "rival": "diffusers", **own}
                 key = f"dense_time_ratio_{name}"

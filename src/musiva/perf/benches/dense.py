@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from musiva.perf.child import Message, serve_child
 from musiva.perf.measure import compare
 from musiva.perf.report import Gate
 
-__all__ = ["SIZES", "answer"]
+__all__ = ["SIZES", "TEXT_ROWS", "answer", "transformer"]
 
 # About 30 million parameters. A token is 2 x 2 latent positions.
 SIZES: Mapping[str, object] = {
@@ -41,19 +42,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def answer(question: Message) -> Message:
     """question: tokens a sample (a square), dtype, pairs; `sizes` may replace the model's."""
-    diffusers = import_module("diffusers")
-
     tokens, dtype = question["tokens"], DTYPES[str(question["dtype"])]
     torch.manual_seed(0)
     side = 2 * round(tokens**0.5)
-    model = diffusers.PixArtTransformer2DModel(
-        **{**SIZES, **question.get("sizes", {})}, sample_size=side
-    ).eval()
+    model = transformer({**SIZES, **question.get("sizes", {}), "sample_size": side})
     latent_2CHW = torch.randn(2, model.config.in_channels, side, side)
     text_2LD = torch.randn(2, TEXT_ROWS, model.config.caption_channels)
     exact = _rival(model, latent_2CHW, text_2LD)
     model = model.to(dtype)
-    predictor = load_denoiser(model, dtype=dtype)
+    predictor = load_denoiser(model)
     latent_2CHW, text_2LD = latent_2CHW.to(dtype), text_2LD.to(dtype)
     conditions = [{"encoder_hidden_states": text_LD} for text_LD in text_2LD]
 
@@ -77,6 +74,11 @@ def answer(question: Message) -> Message:
         "gate": gate.as_json(),
         "row": {"what": "dense over diffusers", **setting, **asdict(found)},
     }
+
+
+def transformer(config: Mapping[str, object]) -> Any:
+    """Of diffusers, with random weights."""
+    return import_module("diffusers").PixArtTransformer2DModel(**config).eval()
 
 
 @torch.inference_mode()

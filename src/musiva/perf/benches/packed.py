@@ -7,9 +7,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from musiva.engine import Predictor
-from musiva.models import family_of
-from musiva.perf.benches.dense import SIZES, TEXT_ROWS
+from musiva.engine import load_denoiser
+from musiva.perf.benches.dense import SIZES, TEXT_ROWS, transformer
 from musiva.perf.child import Message, serve_child
 from musiva.perf.measure import compare
 from musiva.perf.report import Gate
@@ -24,9 +23,8 @@ def answer(question: Message) -> Message:
     """question: pairs; `sizes` may replace the model's."""
     torch.manual_seed(0)
     sizes = {**SIZES, **question.get("sizes", {})}
-    family = family_of("PixArtTransformer2DModel")
-    denoiser = family.from_config({**sizes, "sample_size": 32}).eval().requires_grad_(False)
-    predictor = Predictor(denoiser)
+    predictor = load_denoiser(transformer({**sizes, "sample_size": 32}))
+    denoiser = predictor.denoiser
     latents = [torch.randn(denoiser.in_channels, *latent) for latent in LATENTS]
     conditions = [
         {"encoder_hidden_states": torch.randn(TEXT_ROWS, denoiser.text_width or 1)} for _ in latents

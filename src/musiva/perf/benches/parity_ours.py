@@ -1,12 +1,9 @@
-"""Child process without diffusers: our outputs for what `parity_reference` wrote, and how far they
-are off.
-"""
+"""Child process: our outputs for what `parity_reference` wrote, and how far they are off."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from musiva.core.types import Path, Request
 from musiva.engine import Pipeline, load_denoiser, load_pipeline
+from musiva.models.captured import CapturedDenoiser
 from musiva.perf.benches.tap import Visit, final_latents
 from musiva.perf.child import Message, serve_child
 
@@ -29,8 +27,7 @@ def answer(question: Message) -> Message:
     directory = FilePath(str(question["directory"]))
     rows = [_denoiser(path) for path in sorted((directory / "denoisers").iterdir())]
     pipelines = [_pipeline(path) for path in sorted((directory / "pipelines").iterdir())]
-    foreign = sorted({"diffusers", "transformers"} & set(sys.modules))
-    return {"denoisers": rows, "pipelines": pipelines, "foreign": foreign}
+    return {"denoisers": rows, "pipelines": pipelines}
 
 
 def _denoiser(directory: FilePath) -> Mapping[str, object]:
@@ -51,6 +48,7 @@ def _denoiser(directory: FilePath) -> Mapping[str, object]:
         "what": f"denoiser {directory.name}",
         "sizes": [list(latent.shape) for latent in latents],
         **{way: max(map(_relative_error, outputs, expected)) for way, outputs in found.items()},
+        "captured": isinstance(denoiser.denoiser, CapturedDenoiser),
     }
 
 
@@ -93,6 +91,7 @@ def _pipeline(directory: FilePath) -> Mapping[str, object]:
         "pictures": cases,
         "error": error,
         "least deviation": contrast,
+        "captured": isinstance(pipeline.denoiser, CapturedDenoiser),
     }
 
 

@@ -51,14 +51,15 @@ PICTURES = (((48, 32), 4.5, 6, "a table"), ((32, 64), 1.0, 9, ""), ((48, 48), 7.
 
 
 def answer(question: Message) -> Message:
-    """question: directory, and how many denoisers."""
+    """question: directory, how many denoisers, and how many pipelines, if not all."""
     directory = Path(str(question["directory"]))
-    count = question["denoisers"]
-    for i in range(count):
+    counts = {"denoisers": question["denoisers"], "pipelines": len(PIPELINES)}
+    counts |= {name: question[name] for name in counts if name in question}
+    for i in range(counts["denoisers"]):
         _write_denoiser(directory / "denoisers" / str(i), i)
-    for i in range(len(PIPELINES)):
+    for i in range(counts["pipelines"]):
         _write_pipeline(directory / "pipelines" / str(i), i)
-    return {"denoisers": count, "pipelines": len(PIPELINES)}
+    return counts
 
 
 def _write_denoiser(directory: Path, i: int) -> None:
@@ -89,11 +90,8 @@ def _write_denoiser(directory: Path, i: int) -> None:
     model.save_pretrained(directory)
     tensors: dict[str, Tensor] = {}
     for j in range(4):
-        height, width, length = (
-            draw.randint(patch, 19),
-            draw.randint(patch, 19),
-            draw.randint(1, 30),
-        )
+        height, width = (patch * draw.randint(1, 19 // patch) for _ in range(2))
+        length = draw.randint(1, 30)
         tensors[f"{j}.latent"] = torch.randn(config["in_channels"], height, width)
         tensors[f"{j}.text"] = torch.randn(length, config["caption_channels"])
         tensors[f"{j}.timestep"] = torch.tensor(float(draw.randint(0, 999)))

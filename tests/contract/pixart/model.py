@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from musiva.core.pack import Grid, Pack
 from musiva.core.run import Run, Streams
 from musiva.models.base import Denoiser, Inputs, SegmentFn
-from musiva.models.embeddings import sincos_positions, timestep_embedding
-from musiva.models.pixart.config import PixArtConfig
 from musiva.ops.modulated_norm import gated_add, modulated_norm
+from tests.contract.embeddings import sincos_positions, timestep_embedding
+from tests.contract.pixart.config import PixArtConfig
 
 __all__ = ["PixArt"]
 
