@@ -14,7 +14,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 STAMP := .venv/.musiva-setup
 ARGS ?=
-PYTEST ?= -n 2 --dist loadfile
+PYTEST ?= -n 2 --dist loadfile --no-loadscope-reorder
 JSON ?= $(NAME).json
 
 setup: $(STAMP)

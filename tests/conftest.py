@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,8 +45,20 @@ def _no_engine_stays_behind() -> Iterator[None]:
         time.sleep(0.01)
 
 
+# Folders, or files in them, with the longest tests.
+LONG = ("recipes", "perf", "cli/test_cluster.py", "server", "engine", "studio", "contract", "cli")
+
+
+def _place(path: Path) -> int:
+    names = (str(path), path.parts[0])
+    return next((i for i, name in enumerate(LONG) if name in names), len(LONG))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """GPU tests are skipped where there is no GPU; torch is only asked when there are any."""
+    """Long files come first, so that processes that share them out end together. GPU tests are
+    skipped where there is no GPU; torch is only asked when there are any.
+    """
+    items.sort(key=lambda item: _place(item.path.relative_to(Path(__file__).parent)))
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu:
         return

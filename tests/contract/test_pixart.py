@@ -16,8 +16,8 @@ SEEDS = [
     *range(NUM_CONFIGS),
     *(pytest.param(seed, marks=pytest.mark.matrix) for seed in range(NUM_CONFIGS, 60)),
 ]
-# Of these a program is made: about a second each.
-CAPTURED = [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.matrix) for seed in range(3, 12))]
+# Of these a program is made, which takes seconds.
+CAPTURED = [0, 1, *(pytest.param(seed, marks=pytest.mark.matrix) for seed in range(2, 12))]
 
 
 def random_transformer(seed: int) -> PixArtTransformer2DModel:

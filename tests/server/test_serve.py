@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -55,7 +57,13 @@ def test_hosts_that_are_not_here(host: str) -> None:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    """With what other tests have captured, and no profile."""
+    cache = tmp_path_factory.mktemp("cache")
+    captures = Path(os.environ["MUSIVA_CACHE_DIR"]) / "captures"
+    # Another process may be writing there.
+    with suppress(OSError):
+        shutil.copytree(captures, cache / "captures")
+    return cache
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -124,7 +124,7 @@ def test_a_class_runs_in_packs_and_tiles(name: str) -> None:
     assert outcome.tiled
 
 
-@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("words", [1, pytest.param(2, marks=pytest.mark.matrix)])
 def test_few_words_are_known_once_for_all_sizes(
     words: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,9 +99,7 @@ class DiffusersAutoencoder(nn.Module):
 
 
 def read_autoencoder(directory: Path) -> DiffusersAutoencoder:
-    """Of a component directory, in float32: an autoencoder is always exact. Raises BadCheckpoint,
-    Unavailable without diffusers.
-    """
+    """Of a component directory, in float32, since it is always exact. Raises BadCheckpoint."""
     module = module_from(directory, torch.float32)
     if not (hasattr(module, "encode") and hasattr(module, "decode")):
         raise BadCheckpoint(f"{directory}: {type(module).__name__} is no autoencoder")
