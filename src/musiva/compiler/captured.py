@@ -242,16 +242,9 @@ class Captured:
         except CannotCapture:
             return False
         made = prologue.functions(self.artifact.title)["places"]
-        exact: Mapping[str, Tensor] = made(
-            Weights(self.module),
-            given,
-            prologue.tensors,
-            sizes,  # pyright: ignore
-        )  # pyright: ignore
-        return all(
-            name in exact and one.shape == exact[name].shape and torch.allclose(one, exact[name])
-            for name, one in self._evaluated("places", given, sizes).items()
-        )
+        exact = made(Weights(self.module), given, prologue.tensors, sizes)
+        own = self._evaluated("places", given, sizes)
+        return all(_is_close(one, exact.get(name)) for name, one in own.items())
 
     def _looked_up(
         self, sizes: Sizes, called: Mapping[str, object], names: Collection[str]
@@ -309,6 +302,14 @@ class Captured:
             else at.whole(run, variable, value, streams, recipe.dims)  # pyright: ignore
             for variable, streams, recipe in self.program.outputs
         ]
+
+
+def _is_close(one: Tensor, other: object) -> bool:
+    return (
+        isinstance(other, Tensor)
+        and (one.shape, one.dtype) == (other.shape, other.dtype)
+        and torch.allclose(one, other)
+    )
 
 
 def _number(number: Number, node: Node) -> int | float:
