@@ -58,10 +58,10 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 def kept_small(root: Path) -> Path:
     """A cache folder with the capture of `small`, made once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MUSIVA_CACHE_DIR", str(root / "cache"))
+        patch.setenv("MUSIVA_CACHE_DIR", str(root / "of small"))
         found = captured_of(small(root), SIGNATURE)
         error(found)
-    return root / "cache" / "captures"
+    return root / "of small" / "captures"
 
 
 @pytest.fixture
