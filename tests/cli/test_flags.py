@@ -14,7 +14,7 @@ from musiva.perf.benches.base import BENCHES
 from musiva.perf.child import child_environment
 from tests.cli.conftest import Musiva
 
-MACHINE = {"--model", "--dtype", "--device", "--threads"}
+MACHINE = {"--model", "--dtype", "--device", "--compile", "--threads"}
 PICTURE = {"-n", "--size", "--steps", "--seed", "--guidance", "--negative"}
 CLIP = {"--frames", "--fps"}
 SOURCES = {"--like", "--server"}

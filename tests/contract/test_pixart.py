@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
 
-from musiva.engine import load_denoiser
+from musiva.engine import Predictor, load_denoiser
 from tests.contract.pixart import Oracle, to_diffusers
 
 NUM_CONFIGS = 10
@@ -78,18 +78,28 @@ def reference(model: PixArtTransformer2DModel, latent, time, condition) -> torch
     ).sample[0]
 
 
+def check(
+    denoiser: Predictor | Oracle,
+    samples: tuple[list, list, list],
+    expected: list[torch.Tensor],
+    bound: float,
+) -> None:
+    """Each sample alone against what is expected, and packed against alone, to the byte."""
+    packed = denoiser.predict(*samples)
+    alone = [denoiser.predict(*([x] for x in sample))[0] for sample in zip(*samples, strict=True)]
+    for a, p, e in zip(alone, packed, expected, strict=True):
+        assert a.shape == e.shape
+        assert (a - e).abs().max() <= bound * max(1.0, float(e.abs().max()))
+        assert torch.equal(a, p)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_oracle_matches_diffusers_alone_and_packed(seed: int) -> None:
     model = random_transformer(seed)
     ours = Oracle(model)
     samples = random_samples(model, seed)
     expected = [reference(model, *sample) for sample in zip(*samples, strict=True)]
-    packed = ours.predict(*samples)
-    alone = [ours.predict(*([x] for x in sample))[0] for sample in zip(*samples, strict=True)]
-    for a, p, e in zip(alone, packed, expected, strict=True):
-        assert a.shape == e.shape
-        assert (a - e).abs().max() <= 1e-4 * max(1.0, float(e.abs().max()))
-        assert torch.equal(a, p)
+    check(ours, samples, expected, 1e-4)
 
 
 @pytest.mark.parametrize("seed", CAPTURED)
@@ -109,13 +119,7 @@ def test_the_captured_model_matches_the_oracle_alone_and_packed(seed: int) -> No
                 "aspect_ratio": torch.tensor([height / width]),
             }
     samples = latents, times, conditions
-    expected = Oracle(model).predict(*samples)
-    packed = captured.predict(*samples)
-    alone = [captured.predict(*([x] for x in sample))[0] for sample in zip(*samples, strict=True)]
-    for a, p, e in zip(alone, packed, expected, strict=True):
-        assert a.shape == e.shape
-        assert (a - e).abs().max() <= 1e-5 * max(1.0, float(e.abs().max()))
-        assert torch.equal(a, p)
+    check(captured, samples, Oracle(model).predict(*samples), 1e-5)
 
 
 def test_weights_survive_the_way_there_and_back() -> None:

@@ -77,7 +77,7 @@ class Emulated:
                 pack.gather([x, x]),
                 torch.full((pack.num_mod_rows,), time),
                 pack.gather(texts, "text"),
-                pipeline.conditions([], [(request.size, request.guidance)] * 2, pack.num_mod_rows),
+                pipeline.conditions([], [request.guidance] * 2, pack.num_mod_rows),
             )
             both = self.evaluate(inputs, pack, evaluation, schedule.num_evaluations - 1)
             said = [pipeline.clean_channels(y).float() for y in pack.split(both)]

@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from musiva.cli.machine import set_threads
+from musiva.cli.machine import as_loaded, set_threads
 from musiva.cli.pictures import check_writable
 from musiva.core.env import Env
 from musiva.core.errors import InvalidInput
@@ -28,7 +28,7 @@ def run(arguments: Namespace, env: Env) -> int:
     check_writable("out", out)
     own = directory / FOLDER / "prompts.txt"
     prompts = _prompts(arguments.prompts, own)
-    pipeline = load_pipeline(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    pipeline = load_pipeline(arguments.model, **as_loaded(arguments))
     steps = arguments.steps or sorted({pipeline.defaults.steps, DEFAULT_STEPS}, reverse=True)
     plan = Plan(prompts, steps, arguments.size, arguments.guidance)
     found = calibrate(pipeline, plan, lambda line: print(line, file=sys.stderr, flush=True))

@@ -82,6 +82,12 @@ def add_machine(p: argparse.ArgumentParser) -> None:
     p.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: float32)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: auto)")
     p.add_argument(
+        "--compile",
+        dest="compiled",
+        action="store_true",
+        help="have torch.compile make kernels of the model, which takes minutes; needs a compiler",
+    )
+    p.add_argument(
         "--threads",
         type=whole("threads", 1, MAX_THREADS),
         metavar="N",

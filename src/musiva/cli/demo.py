@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from musiva.cli.machine import set_threads
+from musiva.cli.machine import as_loaded, set_threads
 from musiva.cli.pictures import check_writable, write_atomically
 from musiva.core.env import Env
 from musiva.core.errors import InvalidInput
@@ -38,7 +38,7 @@ def run(arguments: Namespace, env: Env) -> int:
     from musiva.engine import load_pipeline
     from musiva.perf.patch_demo import draw, follow
 
-    pipeline = load_pipeline(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    pipeline = load_pipeline(arguments.model, **as_loaded(arguments))
     print("a picture by one worker, and by several ...", file=sys.stderr, flush=True)
     demo = follow(
         pipeline,
@@ -50,6 +50,7 @@ def run(arguments: Namespace, env: Env) -> int:
         size=arguments.size,
         steps=arguments.steps,
         seed=arguments.seed,
+        loaded=as_loaded(arguments),
     )
     kind = out.suffix.lower().removeprefix(".")
     write_atomically(out, draw(demo).content(kind))  # type: ignore[arg-type]

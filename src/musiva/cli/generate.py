@@ -106,8 +106,9 @@ def _asked(options: Mapping[str, Any]) -> str:
 def _remotely(
     arguments: Namespace, env: Env, wanted: Wanted, results: Results, suffix: str | None
 ) -> None:
-    for flag in ("dtype", "device", "threads", "store-mib"):
-        value = getattr(arguments, flag.replace("-", "_"))
+    flags = {name: name.replace("-", "_") for name in ("dtype", "device", "threads", "store-mib")}
+    for flag, name in {**flags, "compile": "compiled"}.items():
+        value = getattr(arguments, name)
         if value is not None:
             raise InvalidInput(flag, value, "nothing beside --server, whose own choice it is")
     file: Path | None = arguments.api_key_file
@@ -133,6 +134,7 @@ def _locally(
         raise InvalidInput("api-key-file", file, "nothing without --server, which it is for")
     chosen = {"model": _model(wanted), "dtype": arguments.dtype or "float32"}
     chosen |= {"device": arguments.device or "auto", "threads": arguments.threads}
+    chosen["compiled"] = bool(arguments.compiled)
     from musiva.engine import Engine
     from musiva.policy import POLICIES, with_own
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from musiva.core.env import Env
 
 if TYPE_CHECKING:
     from musiva.engine import Engine
 
-__all__ = ["load_engine", "set_threads"]
+__all__ = ["as_loaded", "load_engine", "set_threads"]
 
 
 def set_threads(threads: int | None, env: Env) -> None:
@@ -22,9 +22,14 @@ def set_threads(threads: int | None, env: Env) -> None:
         torch.set_num_threads(chosen)
 
 
+def as_loaded(arguments: Namespace) -> dict[str, Any]:
+    """How a model is loaded, as keywords of `load_pipeline`."""
+    return {name: getattr(arguments, name) for name in ("dtype", "device", "compiled")}
+
+
 def load_engine(arguments: Namespace, env: Env, config: Engine.Config) -> Engine:
     """Raises UnknownModel, BadCheckpoint, InvalidInput."""
     from musiva.engine import Engine
 
     set_threads(arguments.threads, env)
-    return Engine.load(arguments.model, config, dtype=arguments.dtype, device=arguments.device)
+    return Engine.load(arguments.model, config, **as_loaded(arguments))

@@ -6,7 +6,7 @@ import json
 import sys
 from argparse import Namespace
 
-from musiva.cli.machine import set_threads
+from musiva.cli.machine import as_loaded, set_threads
 from musiva.cli.pictures import check_writable
 from musiva.cli.progress import Progress
 from musiva.core.env import Env
@@ -25,7 +25,7 @@ def run(arguments: Namespace, env: Env) -> int:
     from musiva.engine import load_pipeline
     from musiva.perf.profile import machine_of, measure_profile
 
-    pipeline = load_pipeline(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    pipeline = load_pipeline(arguments.model, **as_loaded(arguments))
     path = arguments.out or profile_path(env.cache_dir, machine_of(pipeline))
     with Progress(sys.stderr, f"measuring {pipeline.name}") as progress:
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from musiva.cli.cache import chosen_cache
 from musiva.cli.key import chosen_key
-from musiva.cli.machine import set_threads
+from musiva.cli.machine import as_loaded, set_threads
 from musiva.core.env import Env
 
 __all__ = ["run"]
@@ -53,8 +53,7 @@ def run(arguments: Namespace, env: Env) -> int:
         cluster=arguments.cluster,
         host=arguments.host,
         port=arguments.port,
-        dtype=arguments.dtype,
-        device=arguments.device,
+        **as_loaded(arguments),
         engine_config=engine_config,
         app_config=config,
         env=env,

@@ -9,7 +9,7 @@ from argparse import Namespace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from musiva.cli.machine import set_threads
+from musiva.cli.machine import as_loaded, set_threads
 from musiva.cli.pictures import check_writable, write_atomically
 from musiva.core.env import Env
 
@@ -46,7 +46,7 @@ def run(arguments: Namespace, env: Env) -> int:
     if arguments.cores is not None and arguments.workers is None:
         raise InvalidInput("cores", arguments.cores, "a number beside --workers, which share them")
     trace = read_trace(arguments.trace)
-    pipeline = load_pipeline(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    pipeline = load_pipeline(arguments.model, **as_loaded(arguments))
     if arguments.profile is None:
         print("measuring this machine, unless that was done before", file=sys.stderr, flush=True)
         profile = profile_of(pipeline, env)

@@ -23,10 +23,12 @@ __all__ = [
     "Sizes",
     "call_arguments",
     "classes",
+    "entry_of",
     "factors",
     "given",
     "mask",
     "places",
+    "put_entry",
     "size_of",
     "time",
     "values",
@@ -131,18 +133,32 @@ def call_arguments(
     """
     found: dict[str, object] = {}
     for name, argument in arguments.items():
-        outer, _, inner = name.partition(".")
         example = argument.example(sizes, generator)
         if argument.kind == "values" and isinstance(example, Tensor):
             example = example.to(dtype)
-        value = argument.batched(example)
-        if inner:
-            entries = found.setdefault(outer, {})
-            assert isinstance(entries, dict)
-            entries[inner] = value
-        else:
-            found[name] = value
+        put_entry(found, name, argument.batched(example))
     return found
+
+
+def entry_of(called: Mapping[str, object], name: str) -> object:
+    """An argument of a call; with a dot, an entry of a mapping."""
+    outer, _, inner = name.partition(".")
+    value = called[outer]
+    if not inner:
+        return value
+    assert isinstance(value, Mapping)
+    return value[inner]
+
+
+def put_entry(called: dict[str, object], name: str, value: object) -> None:
+    """What `entry_of` reads."""
+    outer, _, inner = name.partition(".")
+    if not inner:
+        called[outer] = value
+        return
+    entries = called.setdefault(outer, {})
+    assert isinstance(entries, dict)
+    entries[inner] = value
 
 
 def size_of(extent: Extent, sizes: Sizes) -> int:

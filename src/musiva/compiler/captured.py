@@ -7,21 +7,23 @@ The module is never called. Its parameters are used where they are, so that what
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
+from torch.fx.experimental import _config as shapes
 from torch.utils import _pytree as pytree
 
-from musiva.compiler.arguments import Argument, Sizes, call_arguments, size_of
+from musiva.compiler.arguments import Argument, Sizes, call_arguments, entry_of, size_of
 from musiva.compiler.artifact import Artifact
 from musiva.compiler.entry import Entry
-from musiva.compiler.export import arguments_of, entry_of, export, matched, numbers, shapes_of
+from musiva.compiler.export import arguments_of, export, matched, numbers, shapes_of
 from musiva.compiler.frame import Frame, Lengths
 from musiva.compiler.layers import bind, is_made_of, merged
+from musiva.compiler.pieces import divided
 from musiva.compiler.program import Number, Program
 from musiva.compiler.prologue import Prologue, Weights, Writer
 from musiva.compiler.segments import Part, blocks_of, divide
@@ -116,6 +118,19 @@ class Captured:
         self.constants = SimpleNamespace(**constants)
         self.layers, self.convolutions = bind(self.program, self.module, found)
         self._sized, self._merged = {}, {}
+
+    def compile(self, backend: str | Callable[..., object] = "inductor") -> None:
+        """From now on `torch.compile` makes kernels of what the program calculates between its
+        calls of the run, for any sizes, when they are called first. backend: of `torch.compile`.
+        """
+        # Rows that are as many as a layer is wide, by chance, are not taken for its width.
+        shapes.use_duck_shape = False
+        text, pieces = divided(self.text)
+        kernels = {
+            name: torch.compile(function, backend=backend, dynamic=True, fullgraph=True)
+            for name, function in compiled(pieces, f"{self.artifact.title} pieces").items()
+        }
+        self.functions = compiled(text, self.artifact.title, kernels)
 
     def weights(self, part: Part) -> SimpleNamespace:
         """Constants of a part. With gradients they are worked out anew, so that these reach what

@@ -24,7 +24,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from musiva.compiler.arguments import Argument, Sizes, call_arguments
+from musiva.compiler.arguments import Argument, Sizes, call_arguments, entry_of
+from musiva.compiler.repairs import Repairs
 from musiva.core.errors import CannotCapture
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "align",
     "arguments_of",
     "dtype_of",
-    "entry_of",
     "export",
     "is_item",
     "matched",
@@ -183,6 +183,7 @@ def _exported(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_as_it_was(module))
+        stack.enter_context(Repairs())
         program = torch.export.export(module, (), dict(called), strict=False)
         # In-place operations, and what runs under an autocast, become others, at the price of a
         # second trace.
@@ -429,13 +430,3 @@ def _inputs(
         for i, leaf in enumerate(tensors):
             found[name if len(tensors) == 1 else f"{name}#{i}"] = str(placeholders[leaf])
     return found
-
-
-def entry_of(called: Mapping[str, object], name: str) -> object:
-    """An argument; with a dot, an entry of a mapping."""
-    outer, _, inner = name.partition(".")
-    value = called[outer]
-    if not inner:
-        return value
-    assert isinstance(value, Mapping)
-    return value[inner]

@@ -7,7 +7,7 @@ Functions take what was handed on, by name, the constants `c`, the frame `at` an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from musiva.compiler.program import Op, Program, Streams
 from musiva.compiler.release import released
@@ -38,9 +38,13 @@ def source(program: Program, parts: Sequence[Part], title: str) -> str:
     return released("\n\n".join(text), rows)
 
 
-def compiled(text: str, name: str) -> dict[str, Function]:
-    """The functions of a text that `source` wrote, by name, in order."""
-    scope: dict[str, object] = {}
+def compiled(
+    text: str, name: str, given: Mapping[str, Callable[..., object]] | None = None
+) -> dict[str, Function]:
+    """The functions of a text that `source` wrote, by name, in order. given: further ones that it
+    calls.
+    """
+    scope: dict[str, object] = dict(given or {})
     exec(compile(text, f"<captured {name}>", "exec"), scope)  # our own text, of a graph
     return {
         key: value  # pyright: ignore[reportReturnType]

@@ -18,7 +18,7 @@ __all__ = ["Machine", "Profile", "profile_path"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What a cost model was measured with; another one needs another. parameters: of the denoiser,
-    in number.
+    in number. compiled: see `Pipeline`.
     """
 
     model: str
@@ -27,6 +27,7 @@ class Machine:
     dtype: str
     threads: int
     torch: str
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

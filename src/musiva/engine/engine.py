@@ -108,12 +108,14 @@ class Engine(Front):
         *,
         dtype: str = "float32",
         device: str = "auto",
+        compiled: bool = False,
         observe: Observer | None = None,
     ) -> Engine:
-        """A shipped model by name, or a diffusers directory. `observe` gets every plan and its
-        result. Raises UnknownModel, BadCheckpoint, InvalidInput.
+        """A shipped model by name, or a diffusers directory, as of `load_pipeline`. `observe` gets
+        every plan and its result. Raises UnknownModel, BadCheckpoint, InvalidInput, Unavailable.
         """
-        return cls(load_pipeline(model, dtype=dtype, device=device), config, observe=observe)
+        pipeline = load_pipeline(model, dtype=dtype, device=device, compiled=compiled)
+        return cls(pipeline, config, observe=observe)
 
     @classmethod
     def connect(

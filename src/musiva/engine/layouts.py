@@ -85,10 +85,11 @@ class Layouts:
         times = [self._schedule(item.path).timesteps[item.last] for item in owners]
         times += [0.0] * (pack.num_mod_rows - len(times))
         texts = [self._texts[p] for i in items for p in i.computed_prompts]
-        told = [(item.size, item.guidance) for item in owners]
         return Inputs(
             latent_TC=pack.gather(latents),
             timestep_M=torch.tensor(times, device=self._pipeline.device),
             text_TD=pack.gather([x for item in items for x in self._text_rows(item)], "text"),
-            extra=self._pipeline.conditions(texts, told, pack.num_mod_rows),
+            extra=self._pipeline.conditions(
+                texts, [item.guidance for item in owners], pack.num_mod_rows
+            ),
         )

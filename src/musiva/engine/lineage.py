@@ -109,6 +109,8 @@ def root_of(pipeline: Pipeline, ranks: str) -> str:
     else:
         # How a sum is cut depends on it.
         kernels.append(str(torch.get_num_threads()))
+    if pipeline.compiled:
+        kernels.append("compiled")
     libraries = [f"{name} {_version(name)}" for name in LIBRARIES]
     calibration, measured = pipeline.calibration, None
     if calibration is not None:

@@ -13,6 +13,7 @@ import torch
 from musiva.core.errors import BadCheckpoint, InvalidInput, UnknownModel
 from musiva.engine.clips import clip_defaults, read_clips
 from musiva.engine.fallback import runnable
+from musiva.engine.kernels import compile_program
 from musiva.engine.pipeline import Defaults, Pipeline
 from musiva.models import load_weights, read_config
 from musiva.models.captured import PIPELINES, ClassDenoiser, module_from, read_autoencoder
@@ -48,13 +49,18 @@ def model_directory(model: str | os.PathLike[str]) -> FilePath:
 
 
 def load_pipeline(
-    model: str | os.PathLike[str] = "default", *, dtype: str = "float32", device: str = "auto"
+    model: str | os.PathLike[str] = "default",
+    *,
+    dtype: str = "float32",
+    device: str = "auto",
+    compiled: bool = False,
 ) -> Pipeline:
     """Load a shipped model by name, or the directory of a pipeline of diffusers.
 
     dtype: "float32" or "bfloat16", of the denoiser and the text encoder. device: "auto", "cpu",
-    "cuda", "cuda:1". Raises UnknownModel, BadCheckpoint, CannotCapture, InvalidInput, or
-    Unavailable where a library is missing that the model needs.
+    "cuda", "cuda:1". compiled: with kernels of `torch.compile`. Raises UnknownModel, BadCheckpoint,
+    CannotCapture, InvalidInput, or Unavailable where a library is missing that the model needs, or
+    a compiler.
     """
     if dtype not in DTYPES:
         raise InvalidInput("dtype", dtype, ", ".join(DTYPES))
@@ -89,6 +95,8 @@ def load_pipeline(
         raise BadCheckpoint(
             f"{directory}: text encoder of width {text.width}, denoiser for {denoiser.text_width}"
         )
+    if compiled:
+        compile_program(denoiser)
     kernel = choose_kernel(DTYPES[dtype]) if where.type == "cpu" else "plain"
     unit = vae.downscale * denoiser.patch[1]
     native = _number(config, "sample_size", 128) * vae.downscale
@@ -119,6 +127,7 @@ def load_pipeline(
         clips=clips,
         rule="linear" if kind is None else kind.rule,
         settings=_settings(directory),
+        compiled=compiled,
     )
 
 

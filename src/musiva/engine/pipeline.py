@@ -81,7 +81,8 @@ class Pipeline:
     """name: what users call the model. unit: sides of pictures are multiples of it, in pixels.
     distilled: guidance is an input of the model, which has no second branch. rule: how both
     branches are joined, where there are two. clips: what it takes where it makes clips; None for a
-    model of pictures. settings: of all that its directory says beside its weights.
+    model of pictures. settings: of all that its directory says beside its weights. compiled:
+    whether `torch.compile` has made kernels of the denoiser's.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Pipeline:
     rule: Rule = "linear"
     clips: Clips | None = None
     settings: str = ""
+    compiled: bool = False
 
     @property
     def kriging(self) -> Kriging | None:
@@ -168,17 +170,16 @@ class Pipeline:
     def conditions(
         self,
         words: Sequence[Words],
-        told: Sequence[tuple[tuple[int, int], float]],
+        guidances: Sequence[float],
         num_rows: int,
     ) -> dict[str, Tensor]:
-        """The further conditions of branches, [num_rows, ...] each. told: the size of the picture
-        of each, and its guidance, which distilled models want to know; others have tables of the
-        prompt.
+        """The further conditions of branches, [num_rows, ...] each: tables of their prompts, or,
+        for a distilled model, their guidance.
         """
         found: dict[str, Tensor] = {}
         for name in self.denoiser.extra:
             if name == "guidance":
-                rows = [torch.tensor(guidance) for _, guidance in told]
+                rows = [torch.tensor(guidance) for guidance in guidances]
             else:
                 rows = [one.tables[name] for one in words]
             table = torch.stack([row.to(self.device, torch.float32) for row in rows])

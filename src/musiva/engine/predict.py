@@ -16,7 +16,7 @@ from musiva.core.errors import BadCheckpoint, InvalidInput
 from musiva.engine.fallback import runnable
 from musiva.engine.runner import PlainRun, forward
 from musiva.engine.verify import leaves_words_out
-from musiva.models.captured import ClassDenoiser, Sample, Signature, module_from, read
+from musiva.models.captured import ClassDenoiser, Sample, module_from, read
 from musiva.ops.linear import Linears, choose_kernel
 
 __all__ = ["Predictor", "load_denoiser"]
@@ -40,14 +40,14 @@ def load_denoiser(
         if not path.is_dir():
             raise BadCheckpoint(f"{path}: no such directory")
         denoiser = runnable(module_from(path, dtype))
-    return Predictor(denoiser, denoiser.signature)
+    return Predictor(denoiser)
 
 
 class Predictor:
     """A denoiser of a class with the plain run and this machine's kernels."""
 
-    def __init__(self, denoiser: ClassDenoiser, signature: Signature) -> None:
-        self.denoiser, self.signature = denoiser, signature
+    def __init__(self, denoiser: ClassDenoiser) -> None:
+        self.denoiser, self.signature = denoiser, denoiser.signature
         weight = next(denoiser.parameters())
         self.dtype, self.device = weight.dtype, weight.device
         kernel = choose_kernel(self.dtype) if self.device.type == "cpu" else "plain"

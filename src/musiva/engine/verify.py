@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from musiva.compiler import Captured, Sizes
-from musiva.compiler.arguments import size_of
-from musiva.compiler.export import entry_of
+from musiva.compiler.arguments import entry_of, put_entry, size_of
 from musiva.core.errors import CannotCapture
 from musiva.engine.runner import PlainRun
 from musiva.models.captured import CapturedDenoiser, ClassDenoiser, Signature, captured_from
@@ -105,11 +103,11 @@ def leaves_words_out(denoiser: ClassDenoiser, signature: Signature, name: str) -
         whole = entry_of(padded, other)
         if words not in one.dims:
             if one.is_data:
-                _put(padded, other, entry_of(plain, other))
+                put_entry(padded, other, entry_of(plain, other))
         elif isinstance(whole, Tensor) and one.kind == "mask":
             whole[:, short[str(words)] :] = False
         elif isinstance(whole, Tensor):
-            _put(plain, other, whole.narrow(1 + one.dims.index(words), 0, short[str(words)]))
+            put_entry(plain, other, whole.narrow(1 + one.dims.index(words), 0, short[str(words)]))
     theirs, mine = (
         _prediction(denoiser, signature, call, sizes)
         for call, sizes in ((plain, short), (padded, long))
@@ -117,15 +115,6 @@ def leaves_words_out(denoiser: ClassDenoiser, signature: Signature, name: str) -
     if mine.shape != theirs.shape:
         return False
     return relative_error(mine, theirs) <= tolerance(dtype)
-
-
-def _put(call: dict[str, Any], name: str, value: object) -> None:
-    """Of a call's arguments, where a dot in a name says that it is an entry of a mapping."""
-    outer, _, inner = name.partition(".")
-    if inner:
-        call[outer][inner] = value
-    else:
-        call[outer] = value
 
 
 def _prediction(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from musiva.core.errors import BadCheckpoint
 
-__all__ = ["check_tensors", "load_weights", "read_config", "read_tensors"]
+__all__ = ["load_weights", "read_config", "read_tensors"]
 
 STEMS = ("diffusion_pytorch_model", "model")
 
@@ -66,7 +66,7 @@ def _files(directory: Path) -> list[Path]:
     )
 
 
-def check_tensors(
+def _check_tensors(
     given: Mapping[str, Tensor], expected: Mapping[str, torch.Size], where: str
 ) -> None:
     """Raise BadCheckpoint unless names and shapes agree; the message names the first few that do
@@ -92,5 +92,5 @@ def load_weights(module: nn.Module, source: Path | Mapping[str, Tensor]) -> None
     """
     tensors = read_tensors(source) if isinstance(source, Path) else source
     where = str(source) if isinstance(source, Path) else type(module).__name__
-    check_tensors(tensors, {name: t.shape for name, t in module.state_dict().items()}, where)
+    _check_tensors(tensors, {name: t.shape for name, t in module.state_dict().items()}, where)
     module.load_state_dict(tensors, strict=True, assign=True)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -126,10 +127,12 @@ def follow(
     ranks: int,
     threads: int,
     quality: int,
+    loaded: Mapping[str, Any],
     **options: object,
 ) -> Demo:
     """Make the picture both ways, and time them in turn. threads: of each process. quality: that is
-    asked for of the tiles. Raises InvalidInput for what the model does not do.
+    asked for of the tiles. loaded: keywords of `load_pipeline`, for each process. Raises
+    InvalidInput for what the model does not do.
     """
     if pipeline.clips is not None:
         raise InvalidInput("model", model, "one that makes pictures")
@@ -139,7 +142,7 @@ def follow(
         Workers(count=1, degree=ranks, form="patch", threads=threads),
     )
     with ExitStack() as stack:
-        fleets = [stack.enter_context(Fleet(pipeline, way, model=model)) for way in ways]
+        fleets = [stack.enter_context(Fleet(pipeline, way, model=model, **loaded)) for way in ways]
         requests = [
             replace(fleet.request(prompt, **options), levels=(level,))  # type: ignore[arg-type]
             for fleet, level in zip(fleets, levels, strict=True)

@@ -82,6 +82,7 @@ def machine_of(pipeline: Pipeline) -> Machine:
         dtype=str(weight.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
+        compiled=pipeline.compiled,
     )
 
 

@@ -170,7 +170,7 @@ def _latte() -> Any:
     )
 
 
-def _cogvideox(**patches: object) -> Any:
+def _cogvideox(*, rotary: bool = True, **patches: object) -> Any:
     diffusers = import_module("diffusers")
     transformer = diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=2,
@@ -183,7 +183,7 @@ def _cogvideox(**patches: object) -> Any:
         sample_width=12,
         sample_height=8,
         sample_frames=9,
-        use_rotary_positional_embeddings=True,
+        use_rotary_positional_embeddings=rotary,
         **patches,
     )
     vae = diffusers.AutoencoderKLCogVideoX(
@@ -206,6 +206,10 @@ def _cogvideox(**patches: object) -> Any:
 
 def _cogvideox_15() -> Any:
     return _cogvideox(patch_size_t=2, patch_bias=False)
+
+
+def _cogvideox_2b() -> Any:
+    return _cogvideox(rotary=False)
 
 
 def _text(kind: str) -> dict[str, Any]:
@@ -233,4 +237,5 @@ CLIPS: Mapping[str, SmallClips] = {
     "latte": SmallClips(_latte, (LATTE_FRAMES, LATTE_FRAMES)),
     "cogvideox": SmallClips(_cogvideox, (9, 17)),
     "cogvideox_15": SmallClips(_cogvideox_15, (9, 9)),
+    "cogvideox_2b": SmallClips(_cogvideox_2b, (9, 17)),
 }

@@ -39,6 +39,7 @@ def serve(
     port: int = 8400,
     dtype: str = "float32",
     device: str = "auto",
+    compiled: bool = False,
     workers: Workers | None = None,
     cluster: str | None = None,
     engine_config: Front.Config | None = None,
@@ -62,6 +63,7 @@ def serve(
     app_config = app_config or AppConfig()
     with bind(host, port) as listener:
         metrics = Metrics()
+        loaded: dict[str, Any] = {"dtype": dtype, "device": device, "compiled": compiled}
         machines = None if cluster is None else RayCluster(cluster)
         with contextlib.ExitStack() as stack:
             if machines is not None:
@@ -69,10 +71,10 @@ def serve(
             if workers is not None:
                 # What is measured here is what a worker takes.
                 torch.set_num_threads(workers.threads_each)
-            pipeline = load_pipeline(model, dtype=dtype, device=device)
+            pipeline = load_pipeline(model, **loaded)
             config = _with_tenants(engine_config or Front.Config(), app_config)
             config = _with_costs(config, pipeline, env, remark)
-            named = {"model": model, "dtype": dtype, "device": device, "launcher": machines}
+            named = {"model": model, **loaded, "launcher": machines}
             engine = _engine(pipeline, workers, config, metrics, named)
             stack.callback(engine.close, ENGINE_SECONDS)
             app = create_app(engine, metrics=metrics, config=app_config)

@@ -31,7 +31,7 @@ FAMILIES = (
 def test_a_live_class_predicts_in_mixed_packs(name: str) -> None:
     trial = trial_of(name)
     module, signature = trial.denoiser.module, trial.signature
-    denoiser = Predictor(trial.denoiser, signature)
+    denoiser = Predictor(trial.denoiser)
     latent, time = trial.denoiser.latent, trial.denoiser.time
     latents, times, conditions, expected = [], [], [], []
     for i, one in enumerate(NEW[:2]):
@@ -52,7 +52,7 @@ def test_a_live_class_predicts_in_mixed_packs(name: str) -> None:
 
 def test_words_that_a_mask_leaves_out_change_nothing() -> None:
     trial = trial_of("SanaTransformer2DModel")
-    denoiser = Predictor(trial.denoiser, trial.signature)
+    denoiser = Predictor(trial.denoiser)
     latent, words = torch.randn(11, 6, 4), torch.randn(5, 22)
     padded = torch.cat([words, torch.randn(3, 22)])
     mask = torch.tensor([1, 1, 1, 1, 1, 0, 0, 0])
@@ -77,7 +77,7 @@ def test_a_directory_of_weights_is_the_class(tmp_path: Path) -> None:
     module.save_pretrained(tmp_path / "transformer")
     denoiser = musiva.load_denoiser(tmp_path)
     trial = trial_of("SD3Transformer2DModel")
-    again = Predictor(trial.denoiser, trial.signature)
+    again = Predictor(trial.denoiser)
     given = {"encoder_hidden_states": torch.randn(5, 22), "pooled_projections": torch.randn(26)}
     latent = torch.randn(11, 8, 12)
     (found,), (same,) = (one.predict([latent], [300.0], [given]) for one in (denoiser, again))
@@ -104,7 +104,7 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_what_a_class_does_not_take_is_named() -> None:
     trial = trial_of("SD3Transformer2DModel")
-    denoiser = Predictor(trial.denoiser, trial.signature)
+    denoiser = Predictor(trial.denoiser)
     given = {"encoder_hidden_states": torch.randn(5, 22), "pooled_projections": torch.randn(26)}
     with pytest.raises(InvalidInput, match="adapters"):
         denoiser.predict([torch.randn(11, 8, 8)], [1.0], [{**given, "adapters": torch.ones(1)}])
@@ -182,7 +182,7 @@ def test_gradients_are_those_of_the_class() -> None:
 def test_a_mask_that_a_class_reads_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A class that adds up all words, those of the mask's zeros too."""
     trial = trial_of("SanaTransformer2DModel")
-    denoiser = Predictor(trial.denoiser, trial.signature)
+    denoiser = Predictor(trial.denoiser)
     right = trial.denoiser.module.forward
 
     def reads_all(encoder_hidden_states: torch.Tensor, **given: object) -> tuple[torch.Tensor]:

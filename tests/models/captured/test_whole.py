@@ -44,7 +44,7 @@ OTHERS = ("Kandinsky6SRTransformer3DModel", "AnyFlowFARTransformer3DModel")
 def whole_of(name: str) -> Predictor:
     module = build(BY_NAME[name])
     denoiser = whole_from(module, signature_of(module))
-    return Predictor(denoiser, denoiser.signature)
+    return Predictor(denoiser)
 
 
 def check(denoiser: Predictor, module: nn.Module, sizes: Sequence[dict[str, int]]) -> None:
@@ -230,7 +230,7 @@ def test_a_refused_size_does_not_keep_others_out_of_the_program(
 ) -> None:
     trial = trial_of("SD3Transformer2DModel")
     model = CapturedDenoiser(trial.denoiser.captured, trial.signature)
-    denoiser = Predictor(model, trial.signature)
+    denoiser = Predictor(model)
     sizes = [trial.signature.sized(one) for one in NEW]
     right, refused = Captured.places, sizes[1]["rows"]
 
@@ -315,7 +315,7 @@ def test_a_class_trains_after_it_predicted() -> None:
     denoiser = whole_from(module, signature_of(module))
     sizes = [denoiser.signature.sized(NEW[0])]
     module.rope_embedder.freqs_cis = None
-    check(Predictor(denoiser, denoiser.signature), module, sizes)
+    check(Predictor(denoiser), module, sizes)
     (out,) = predictions(module, denoiser.signature, sizes)
     out.square().sum().backward()
     assert module.cap_embedder[1].weight.grad is not None

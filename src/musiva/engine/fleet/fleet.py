@@ -64,14 +64,15 @@ class Fleet(Front):
         model: str | os.PathLike[str],
         dtype: str = "float32",
         device: str = "auto",
+        compiled: bool = False,
         launcher: Launcher | None = None,
         observe: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Returns when all workers are ready. pipeline: what requests are checked with; model,
-        dtype, device: of which each worker loads its own. observe: gets the plan of each step of
-        any worker and its result, without pictures. Raises InvalidInput for a form that the model
-        cannot have, what a worker fails of at its start, or Unavailable.
+        dtype, device, compiled: of which each worker loads its own. observe: gets the plan of each
+        step of any worker and its result, without pictures. Raises InvalidInput for a form that the
+        model cannot have, what a worker fails of at its start, or Unavailable.
         """
         config = config or self.Config()
         scheduler = replace(config.scheduler, ranks=workers.degree)
@@ -89,6 +90,7 @@ class Fleet(Front):
         self._order = Order(
             model=os.fspath(model),
             dtype=dtype,
+            compiled=compiled,
             devices=(device,) * workers.degree,
             threads=workers.threads_each,
             config=replace(config, policies={}),

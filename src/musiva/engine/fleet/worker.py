@@ -49,15 +49,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a worker is to run. model, dtype: as of `load_pipeline`. devices: of its ranks, as
-    there. threads: of the CPU kernels; None leaves them as they are. config: of its engine, whose
-    policies are Musiva's. own: further ones, or where `load_policy_class` finds them. watched:
-    whether it tells of each step. form: how its ranks share a pack. stall: seconds after which a
-    rank that does not take part counts as lost; start: that ranks may be apart at their start.
+    """What a worker is to run. model, dtype, compiled: as of `load_pipeline`. devices: of its
+    ranks, as there. threads: of the CPU kernels; None leaves them as they are. config: of its
+    engine, whose policies are Musiva's. own: further ones, or where `load_policy_class` finds them.
+    watched: whether it tells of each step. form: how its ranks share a pack. stall: seconds after
+    which a rank that does not take part counts as lost; start: that ranks may be apart at their
+    start.
     """
 
     model: str
     dtype: str = "float32"
+    compiled: bool = False
     devices: Sequence[str] = ("auto",)
     threads: int | None = None
     config: Front.Config
@@ -120,7 +122,8 @@ def _prepared(order: Order, rank: int) -> Pipeline:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if order.threads is not None:
         torch.set_num_threads(order.threads)
-    return load_pipeline(order.model, dtype=order.dtype, device=order.devices[rank])
+    device = order.devices[rank]
+    return load_pipeline(order.model, dtype=order.dtype, device=device, compiled=order.compiled)
 
 
 def _seated(order: Order, seat: Seat | None) -> AbstractContextManager[Group]:

@@ -64,7 +64,8 @@ def found_of(
     """Outputs of one pack: by output, then by sample. guard: around the program, once all that
     depends on sizes is known.
     """
-    at = captured.frame(captured.pack(several), several)
+    device = next(captured.module.parameters()).device
+    at = captured.frame(captured.pack(several, device), several)
     samples = [{n: tensor_of(call, n) for n in captured.program.inputs} for call in calls]
     for sizes in several:
         captured.places(sizes)
@@ -80,8 +81,8 @@ def largest_error(
     guard: Guard = lambda _: nullcontext(),
 ) -> float:
     """Of a pack of random samples of these sizes."""
-    dtype = dtype_of(captured.module)
-    calls = [call_of(signature, sizes, i, dtype) for i, sizes in enumerate(several)]
+    dtype, device = dtype_of(captured.module), next(captured.module.parameters()).device
+    calls = [call_of(signature, sizes, i, dtype, device) for i, sizes in enumerate(several)]
     expected = [expected_of(captured.module, call) for call in calls]
     found = found_of(captured, several, calls, run, guard)
     errors = [

@@ -41,7 +41,7 @@ def answer(question: Message) -> Message:
     signature = signature_of(module)
     sizes = signature.sized(sizes_of(model, tokens))
     calls = [call_of(signature, sizes, seed) for seed in range(BATCH)]
-    captured = Predictor(captured_from(module, signature), signature)
+    captured = Predictor(captured_from(module, signature))
     ours = _predicting(captured.predict, captured, signature, sizes, calls)
     exact = theirs = _eager(module, signature, calls)
     if question["rival"] == "handwritten":

@@ -209,9 +209,7 @@ class Prompts:
             latent_TC=pack.gather(latents),
             timestep_M=torch.tensor(times, device=pipeline.device),
             text_TD=pack.gather([words.rows_LD for words in texts], "text"),
-            extra=pipeline.conditions(
-                texts, [(self.size, self.guidance)] * len(latents), pack.num_mod_rows
-            ),
+            extra=pipeline.conditions(texts, [self.guidance] * len(latents), pack.num_mod_rows),
         )
         predicted = pack.split(forward(pipeline.denoiser, inputs, pack, self._run))
         return [pipeline.clean_channels(p).float() for p in predicted]
