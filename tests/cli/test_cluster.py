@@ -63,6 +63,10 @@ def test_what_the_command_line_refuses(musiva: Musiva) -> None:
         (("cluster", "explode"), "invalid choice: 'explode'"),
         (("serve", "--workers", 0), "workers: got '0'; allowed: a whole number from 1 to 1024"),
         (("serve", "--workers", 1, "--form", "ring"), "form: got 'ring'; allowed: ulysses"),
+        (
+            ("serve", "--degree", 3, "--form", "branches+ulysses"),
+            "degree: got 3; allowed: 1, or an even number from 4 with form branches+ulysses",
+        ),
         (("serve", "--cluster", "k8s", "--model", "default"), "cluster: got 'k8s'; allowed: ray"),
     ):
         done = musiva(*arguments)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from musiva.comm import Group, Lone, in_threads, launch
+from musiva.comm import Group, Lone, ThreadGroup, in_threads, launch
+from musiva.core.errors import RankLost
 
 Start = Callable[..., list[Any]]
 
@@ -70,3 +71,39 @@ def test_ranks_that_disagree_are_told() -> None:
 
     with pytest.raises(ValueError, match="waits for"):
         in_threads(wrong, 2)
+
+
+def split(group: Group) -> tuple[float, float, int, int]:
+    """The second half meets twice as often as the first."""
+    half = group.split(2)
+    own = half.sum(torch.tensor([2.0**group.rank]))
+    if group.rank >= group.size // 2:
+        own = half.sum(own)
+    every = group.sum(own)
+    return own.item(), every.item(), half.sent_bytes, group.sent_bytes
+
+
+def test_halves_do_not_wait_for_each_other_and_count_together() -> None:
+    """One number of four bytes goes to the other one of a half each time, and to three at last."""
+    small, large = (3.0, 54.0, 16, 16), (24.0, 54.0, 20, 20)
+    assert in_threads(split, 4) == [small, small, large, large]
+    assert Lone().split(1).size == 1
+
+
+def test_a_rank_that_fails_ends_the_other_half_too() -> None:
+    def body(group: Group) -> None:
+        half = group.split(2)
+        if group.rank == 3:
+            raise KeyError("mine")
+        for _ in range(100):
+            half.sum(torch.ones(1))
+
+    with pytest.raises(KeyError, match="mine"):
+        in_threads(body, 4)
+
+
+def test_halves_of_a_group_that_was_left_are_lost() -> None:
+    groups = ThreadGroup.all_of(4)
+    groups[3].leave()
+    with pytest.raises(RankLost):
+        groups[0].split(2).sum(torch.ones(1))

@@ -62,7 +62,7 @@ class Told:
 
 @contextmanager
 def fleet_of(
-    pipeline: Pipeline, count: int = 2, config: Engine.Config | None = None, **workers: float
+    pipeline: Pipeline, count: int = 2, config: Engine.Config | None = None, **workers: float | str
 ) -> Iterator[Fleet]:
     with Fleet(
         pipeline,

@@ -295,9 +295,10 @@ def test_policies_of_users_files_reach_the_workers(pipeline: Pipeline, tmp_path:
         ("workers", {"count": 0}),
         ("losses", {"count": 1, "losses": 0}),
         ("silence", {"count": 1, "silence": 0}),
+        ("degree", {"count": 1, "degree": 2, "form": "branches+ulysses"}),
     ],
 )
-def test_workers_that_cannot_be(field: str, values: dict[str, float]) -> None:
+def test_workers_that_cannot_be(field: str, values: dict[str, object]) -> None:
     with pytest.raises(InvalidInput, match=field):
         Workers(**values)  # type: ignore[arg-type]
 
@@ -323,12 +324,16 @@ def test_a_worker_of_other_weights_is_refused_and_both_are_named(
         Fleet(pipeline, Workers(count=1), model="tiny", launcher=Threads(other))
 
 
-@pytest.mark.parametrize("degree", [2, 3])
-def test_ranks_of_a_worker_share_its_pictures(pipeline: Pipeline, pictures, degree: int) -> None:
+@pytest.mark.parametrize(
+    ("degree", "form"), [(2, "ulysses"), (3, "ulysses"), (4, "branches+ulysses")]
+)
+def test_ranks_of_a_worker_share_its_pictures(
+    pipeline: Pipeline, pictures, degree: int, form: str
+) -> None:
     """The same every time, and nearly those of one rank."""
     found = []
     for _ in range(2):
-        with fleet_of(pipeline, 1, degree=degree) as fleet:
+        with fleet_of(pipeline, 1, degree=degree, form=form) as fleet:
             told = [submit(fleet, Told(), **asked) for asked in ASKED]
             found.append([one.wait().pictures for one in told])
             assert not any(one.error for one in told)
@@ -338,14 +343,17 @@ def test_ranks_of_a_worker_share_its_pictures(pipeline: Pipeline, pictures, degr
             assert np.abs(one[index].astype(int) - picture).max() <= 2
 
 
-def test_a_worker_that_loses_a_rank_is_lost(pipeline: Pipeline, pictures) -> None:
-    with fleet_of(pipeline, 2, degree=2, attempts=100) as fleet:
+@pytest.mark.parametrize(("degree", "form"), [(2, "ulysses"), (4, "branches+ulysses")])
+def test_a_worker_that_loses_a_rank_is_lost(
+    pipeline: Pipeline, pictures, degree: int, form: str
+) -> None:
+    with fleet_of(pipeline, 2, degree=degree, form=form, attempts=100) as fleet:
         lost = threading.Event()
 
         def lose(event) -> None:
             if event.kind == "progress" and event.evaluation >= 3 and not lost.is_set():
                 lost.set()
-                fleet._tickets[event.request].member.hold._groups[1].leave()
+                fleet._tickets[event.request].member.hold._groups[-1].leave()
 
         told = [submit(fleet, Told(lose), **asked) for asked in ASKED]
         for one, expected_ in zip(told, pictures, strict=True):

@@ -18,6 +18,7 @@ from musiva.engine.runner import PlainRun, forward
 from musiva.models import Denoiser, Inputs
 from musiva.models.captured import CapturedDenoiser
 from musiva.parallel import Form, SequenceRun
+from musiva.perf.benches.parallel_exact import error_of
 from musiva.perf.captures import LARGE, NEW, some_tokens
 from musiva.store import Store
 from tests.contract.denoisers import CHANNELS, HEADS, TEXT, WIDTH, build
@@ -277,3 +278,8 @@ def test_ranks_give_what_one_gives_of_some_tiles(
     (expected,) = in_threads(partial(tiles_of, name=name, streams=streams), 1)
     for found in in_threads(partial(tiles_of, name=name, streams=streams, form=form), 2):
         assert (found - expected).abs().max() < 1e-5 * max(1.0, float(expected.abs().max()))
+
+
+def test_halves_give_what_one_rank_gives_of_a_captured_model() -> None:
+    """Of a guided sample, a branch on each half; as the bench has it."""
+    assert error_of(trial_of("SD3Transformer2DModel"), "branches+ulysses", 4) < 1e-5

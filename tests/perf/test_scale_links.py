@@ -94,10 +94,16 @@ def step(pipeline: Pipeline) -> tuple[StepPlan, StepLoop]:
     return plan, loop
 
 
-def taken(step: tuple[StepPlan, StepLoop], degree: int, form: str, **links: Link) -> float:
+def taken(
+    step: tuple[StepPlan, StepLoop],
+    degree: int,
+    form: str,
+    cluster: Cluster | None = None,
+    **links: Link,
+) -> float:
     setting = Setting(
         workers=Workers(count=1, degree=degree, form=form),  # type: ignore[arg-type]
-        cluster=Cluster(devices=degree, rate=2.0, **links),
+        cluster=cluster or Cluster(devices=degree, rate=2.0, **links),
         scheduler=Scheduler.Config(cost=linear_cost(row=ROW)),
         sends=SENDS,
     )
@@ -146,6 +152,26 @@ def test_branches_send_predictions_alone(step: tuple[StepPlan, StepLoop]) -> Non
     link = Link(bandwidth=1e6, latency=1e-2)
     expected = 96 * ROW / 2.0 + 96 * SENDS.prediction / 1e6 + 1e-2
     assert taken(step, 2, "branches", inside=link) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("degree", [4, 8])
+def test_halves_send_activations_inside_and_predictions_to_all(
+    step: tuple[StepPlan, StepLoop], degree: int
+) -> None:
+    """The half with most to do is waited for; in a node of its own it sends no rows out of it."""
+    each, half = 96, degree // 2
+    inside, between = Link(bandwidth=1e6, latency=1e-2), Link(bandwidth=1e5, latency=1e-1)
+    around = SENDS.attentions * 4 * each * SENDS.row * (half - 1) / half**2
+    compute = each // half * ROW / 2.0 + around / 1e6 + 2 * SENDS.attentions * 1e-2
+    joined = (degree - 1) * (each // half) * SENDS.prediction
+    expected = compute + joined / 1e6 + 1e-2
+    form = "branches+ulysses"
+    assert taken(step, degree, form, inside=inside) == pytest.approx(expected)
+    # Of what all get half goes over the one connection of each node, that of all its ranks.
+    out = half * joined * half / (degree - 1)
+    apart = Cluster(nodes=2, devices=half, rate=2.0, inside=inside, between=between)
+    expected = compute + out / 1e5 + 1e-1
+    assert taken(step, degree, form, cluster=apart) == pytest.approx(expected)
 
 
 def test_a_form_that_the_model_has_not_is_refused() -> None:

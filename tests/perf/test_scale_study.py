@@ -122,6 +122,8 @@ def test_growth_is_told_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is not sent takes no time.
     assert by_way["dynamic 8"]["throughput"] > by_way["ulysses 8"]["throughput"]  # type: ignore[operator]
     assert by_way["ulysses 8"]["latency_p50"] < by_way["side by side"]["latency_p50"]  # type: ignore[operator]
+    # In halves each sends less, and begins as many exchanges.
+    assert by_way["branches+ulysses 8"]["throughput"] > by_way["ulysses 8"]["throughput"]  # type: ignore[operator]
     drawn = scale_chart(plain)
     assert drawn.count("<polyline") == len(PANELS) * len(ways(outline))
     assert drawn.count("extrapolated") == len(PANELS)

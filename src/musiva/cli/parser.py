@@ -237,9 +237,10 @@ def _serve(commands: Commands) -> None:
         "--form",
         default="ulysses",
         metavar="NAME",
-        help="how they share it: ulysses, branches (of guidance), patch (parts that see what the "
-        "others were an evaluation before, up to quality 60), or dynamic, for models that attend "
-        "in frames and in columns (default: ulysses)",
+        help="how they share it: ulysses, branches (of guidance), branches+ulysses (both, for 4, "
+        "6, 8, ... processes), patch (parts that see what the others were an evaluation before, "
+        "up to quality 60), or dynamic, for models that attend in frames and in columns (default: "
+        "ulysses)",
     )
     p.add_argument(
         "--cluster",

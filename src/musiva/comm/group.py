@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -16,17 +18,24 @@ from torch import Tensor
 
 from musiva.core.errors import RankLost
 
-__all__ = ["Group", "Lone", "Shape", "TorchGroup", "summed"]
+__all__ = ["Counting", "Group", "Lone", "Shape", "TorchGroup", "summed"]
 
 Shape = Sequence[int]
 
 
 class Group(Protocol):
-    """sent_bytes: what has left this rank, to others than itself, since it was set to 0."""
-
     rank: int
     size: int
-    sent_bytes: int
+
+    @property
+    def sent_bytes(self) -> int:
+        """What has left this rank, to others than itself, since it was set to 0; in this group and
+        in those that it is split into.
+        """
+        ...
+
+    @sent_bytes.setter
+    def sent_bytes(self, value: int) -> None: ...
 
     def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
         """Part i goes to rank i; returns what each rank sent here, of these shapes. All of one
@@ -38,14 +47,39 @@ class Group(Protocol):
         """The sum over all ranks, in the order of ranks, so that all have the same bytes."""
         ...
 
+    def split(self, count: int) -> Group:
+        """This rank's one of `count` groups of the same size, each of ranks in a row, which do not
+        wait for each other. Every rank has to call it, and no such group is split again. Raises
+        RankLost where one does not.
+        """
+        ...
 
-class Lone:
+
+@dataclass(slots=True)
+class Count:
+    sent_bytes: int = 0
+
+
+class Counting:
+    """What counts bytes; a group and those that it is split into do so together."""
+
+    def __init__(self, whole: Counting | None = None) -> None:
+        """whole: what was split."""
+        self._count: Count = Count() if whole is None else whole._count
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._count.sent_bytes
+
+    @sent_bytes.setter
+    def sent_bytes(self, value: int) -> None:
+        self._count.sent_bytes = value
+
+
+class Lone(Counting):
     """One rank."""
 
     rank, size = 0, 1
-
-    def __init__(self) -> None:
-        self.sent_bytes = 0
 
     def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
         return list(parts)
@@ -53,15 +87,27 @@ class Lone:
     def sum(self, x: Tensor) -> Tensor:
         return x
 
+    def split(self, count: int) -> Lone:
+        assert count == 1
+        return self
 
-class TorchGroup:
+
+class TorchGroup(Counting):
     """Over `torch.distributed`: gloo between CPUs, NCCL between GPUs."""
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        """group: of the default one's ranks; None: all of them."""
-        self._group = group
+    def __init__(
+        self,
+        group: dist.ProcessGroup | None = None,
+        *,
+        timeout: timedelta | None = None,
+        whole: TorchGroup | None = None,
+    ) -> None:
+        """group: of the default one's ranks; None: all of them. timeout: of the groups that it is
+        split into; None: that of torch. whole: what was split.
+        """
+        super().__init__(whole)
+        self._group, self._timeout = group, timeout
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        self.sent_bytes = 0
 
     def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
         first = parts[0]
@@ -82,6 +128,20 @@ class TorchGroup:
 
     def sum(self, x: Tensor) -> Tensor:
         return summed(self, x)
+
+    def split(self, count: int) -> TorchGroup:
+        assert self.size % count == 0
+        ranks, each = dist.get_process_group_ranks(self._group), self.size // count
+        try:
+            # Torch wants every rank to make all of them, in one order.
+            made = [
+                dist.new_group(ranks[first : first + each], timeout=self._timeout)
+                for first in range(0, self.size, each)
+            ]
+        except RuntimeError as error:
+            raise RankLost(f"rank {self.rank} of {self.size}: {error}") from error
+        own = cast("dist.ProcessGroup", made[self.rank // each])
+        return TorchGroup(own, timeout=self._timeout, whole=self)
 
 
 def summed(group: Group, x: Tensor) -> Tensor:

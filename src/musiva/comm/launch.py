@@ -47,7 +47,7 @@ def joined(
     except RuntimeError as error:
         raise RankLost(f"rank {rank} of {size}: {error}") from error
     try:
-        yield TorchGroup(cast("dist.ProcessGroup", group))
+        yield TorchGroup(cast("dist.ProcessGroup", group), timeout=timedelta(seconds=timeout))
     finally:
         dist.destroy_process_group()
 

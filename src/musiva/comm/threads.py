@@ -6,40 +6,70 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, BrokenBarrierError
+from threading import Barrier, BrokenBarrierError, Lock
 from typing import Any
 
 from torch import Tensor
 
-from musiva.comm.group import Shape, summed
+from musiva.comm.group import Counting, Shape, summed
 from musiva.core.errors import RankLost
 
 __all__ = ["ThreadGroup", "in_threads"]
 
 
-class ThreadGroup:
+class Meeting:
+    """Where ranks meet, and parts of them. table: what each of them has brought."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.barrier = Barrier(size)
+        self.table: list[Sequence[Tensor]] = [()] * size
+        self._lock = Lock()
+        self._parts: dict[tuple[int, int], Meeting] = {}
+
+    def part(self, count: int, number: int) -> Meeting:
+        """Of one of `count` parts, the same for all who ask; nobody is waited for."""
+        with self._lock:
+            if (count, number) not in self._parts:
+                made = self._parts[count, number] = Meeting(self.size // count)
+                if self.barrier.broken:
+                    made.end()
+            return self._parts[count, number]
+
+    def end(self) -> None:
+        """Whoever waits there, or will, finds a rank lost."""
+        with self._lock:
+            self.barrier.abort()
+            for part in self._parts.values():
+                part.end()
+
+
+class ThreadGroup(Counting):
     """One of several ranks that meet in this process."""
 
-    def __init__(self, rank: int, barrier: Barrier, table: list[Sequence[Tensor]]) -> None:
-        self.rank, self.size, self.sent_bytes = rank, barrier.parties, 0
-        self._barrier, self._table = barrier, table
+    def __init__(self, rank: int, meeting: Meeting, whole: ThreadGroup | None = None) -> None:
+        """whole: what was split."""
+        super().__init__(whole)
+        self.rank, self.size = rank, meeting.size
+        self._meeting = meeting
 
     @classmethod
     def all_of(cls, size: int) -> list[ThreadGroup]:
         """Every rank of a group."""
-        barrier, table = Barrier(size), [()] * size
-        return [cls(rank, barrier, table) for rank in range(size)]  # type: ignore[arg-type]
+        meeting = Meeting(size)
+        return [cls(rank, meeting) for rank in range(size)]
 
     def leave(self) -> None:
         """Whoever waits for this rank, or will, finds it lost."""
-        self._barrier.abort()
+        self._meeting.end()
 
     def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
-        self._table[self.rank] = parts
+        barrier, table = self._meeting.barrier, self._meeting.table
+        table[self.rank] = parts
         try:
-            self._barrier.wait()
-            received = [several[self.rank].clone() for several in self._table]
-            self._barrier.wait()
+            barrier.wait()
+            received = [several[self.rank].clone() for several in table]
+            barrier.wait()
         except BrokenBarrierError as error:
             raise RankLost(f"rank {self.rank} of {self.size}: another one is gone") from error
         found = [tuple(x.shape) for x in received]
@@ -51,6 +81,12 @@ class ThreadGroup:
 
     def sum(self, x: Tensor) -> Tensor:
         return summed(self, x)
+
+    def split(self, count: int) -> ThreadGroup:
+        assert self.size % count == 0
+        each = self.size // count
+        meeting = self._meeting.part(count, self.rank // each)
+        return ThreadGroup(self.rank % each, meeting, self)
 
 
 def in_threads(fn: Callable[..., Any], size: int, *arguments: object) -> list[Any]:

@@ -364,9 +364,9 @@ class InlineExecutor:
         passages = passages_of(own)
         if not any(item.computed for item in own):
             self.gates.agree(passages)
-            ranks.join(items, passages, None, pack, gates=gates)
+            ranks.join(items, passages, pack, gates=gates)
             return {passage.item.sample: passage for passage in passages}, 0
-        mine = self.layouts.taken(own) if ranks.by_branch else pack
+        mine = pack if own == items else self.layouts.taken(own)
         part = ranks.part(mine)
         inputs = ranks.taken(self.layouts.inputs(own, self.layouts.pack(own)), part)
         with mosaic.keeping(self.run, mine, own):
@@ -377,7 +377,7 @@ class InlineExecutor:
                 predictions = part.split(forward(model, inputs, part, ranks.run))
                 for passage in passages:
                     passage.predictions = predictions[passage.places.start : passage.places.stop]
-            ranks.join(items, passages, part, pack, gates=gates)
+            ranks.join(items, passages, pack, gates=gates)
         return {passage.item.sample: passage for passage in passages}, rows * ranks.group.size
 
     def _preview(self, clean: Mapping[str, Tensor]) -> Mapping[str, Outcome]:

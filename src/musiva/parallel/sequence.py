@@ -35,7 +35,7 @@ from musiva.comm.group import Group
 from musiva.core.pack import Pack, Rows
 from musiva.core.run import QKV, Over, Run, Streams
 from musiva.parallel.forms import Form
-from musiva.parallel.shards import Axis, bounds, places_in, real_rows, shards
+from musiva.parallel.shards import Axis, bounds, cuts, places_in, real_rows, shards
 
 __all__ = ["SequenceRun"]
 
@@ -87,7 +87,15 @@ class SequenceRun:
 
     def part(self, pack: Pack) -> Pack:
         """This rank's part of a pack. Raises InvalidInput where one would have nothing."""
-        return self._part(pack, self._axis if pack.image.complete else "sequence")
+        return self._part(pack, self._axis_of(pack))
+
+    def cuts(self, pack: Pack) -> list[list[int]]:
+        """Of each branch of a pack where the image rows of each rank's part begin, and the end."""
+        size, axis = self.group.size, self._axis_of(pack)
+        return [
+            cuts(one.grid, one.length, size, axis=axis, align=self._align)
+            for one in pack.image.segments
+        ]
 
     def joined(self, x: Tensor, pack: Pack) -> Tensor:
         """Image rows of a part -> those of the pack that was divided, on every rank; padding is
@@ -169,6 +177,10 @@ class SequenceRun:
 
     def once(self, site: str, fn: Callable[[], V], key: Hashable) -> V:
         return self._inner.once(site, fn, key)
+
+    def _axis_of(self, pack: Pack) -> Axis:
+        """Along which a pack is divided."""
+        return self._axis if pack.image.complete else "sequence"
 
     def _part(self, pack: Pack, axis: Axis) -> Pack:
         def made() -> Pack:

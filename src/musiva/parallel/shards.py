@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from musiva.core.errors import InvalidInput
-from musiva.core.pack import Pack, Rows, Segment
+from musiva.core.pack import Grid, Pack, Rows, Segment
 
-__all__ = ["Axis", "bounds", "places_in", "real_rows", "shards"]
+__all__ = ["Axis", "bounds", "cuts", "places_in", "real_rows", "shards"]
 
 Axis = Literal["sequence", "frames", "places"]
 
@@ -25,6 +25,21 @@ Axis = Literal["sequence", "frames", "places"]
 def bounds(length: int, size: int) -> list[int]:
     """Where each of `size` even parts of a length begins, and the end."""
     return [length * i // size for i in range(size + 1)]
+
+
+def cuts(grid: Grid, count: int, size: int, *, axis: Axis, align: int = 1) -> list[int]:
+    """Where the tokens of each of `size` ranks begin, and the end. count: those of a grid that are
+    there, which may be some of them in a sequence that is not aligned. Not of places, which lie
+    apart.
+    """
+    frames, height, width = grid
+    if axis == "frames":
+        return [first * height * width for first in bounds(frames, size)]
+    if align > 1:
+        # Strips of one frame after another, none of which is cut.
+        rows = frames * height
+        return [min(first * align, rows) * width for first in bounds(-(-rows // align), size)]
+    return bounds(count, size)
 
 
 def shards(
@@ -64,18 +79,10 @@ def _tokens(
     """[L] int64, ascending."""
     frames, height, width = segment.grid
     order = torch.arange(frames * height * width) if there is None else there
-    if axis == "frames":
-        first, end = (bounds(frames, size)[i] * height * width for i in (rank, rank + 1))
-        return order[first:end]
     if axis == "places":
         first, end = bounds(height * width, size)[rank : rank + 2]
         return order.view(frames, -1)[:, first:end].flatten()
-    if align > 1:
-        # Strips of one frame after another, none of which is cut.
-        strips = order.view(frames * height, width).split(align)
-        first, end = bounds(len(strips), size)[rank : rank + 2]
-        return torch.cat([order[:0], *(strip.flatten() for strip in strips[first:end])])
-    first, end = bounds(len(order), size)[rank : rank + 2]
+    first, end = cuts(segment.grid, len(order), size, axis=axis, align=align)[rank : rank + 2]
     return order[first:end]
 
 

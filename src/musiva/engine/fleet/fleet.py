@@ -38,6 +38,7 @@ from musiva.engine.journal import Entry
 from musiva.engine.loop import Observer
 from musiva.engine.pipeline import Pipeline
 from musiva.engine.standing import Ended, Estimate, Ledger, Standing, WorkerStanding
+from musiva.parallel import rows_of
 from musiva.policy import POLICIES, place_of
 from musiva.store import CacheFigures, Figures
 
@@ -239,8 +240,8 @@ class Fleet(Front):
     @property
     def _in_lumps(self) -> bool:
         """Whether ranks cannot share some tokens out, and keep pages of them."""
-        form, align = self._order.form, self.pipeline.denoiser.align
-        lumps = form == "dynamic" or (form == "ulysses" and align > 1)
+        rows, align = rows_of(self._order.form), self.pipeline.denoiser.align
+        lumps = rows == "dynamic" or (rows == "ulysses" and align > 1)
         return lumps and self._order.degree > 1
 
     @property

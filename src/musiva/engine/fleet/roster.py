@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from musiva.core.errors import InvalidInput, Unavailable
 from musiva.engine.fleet.member import Member, Phase
 from musiva.engine.fleet.wire import Ping
-from musiva.parallel import FORMS, Form
+from musiva.parallel import FORMS, Form, check_degree
 from musiva.store import CacheFigures, Figures
 
 __all__ = ["Place", "Roster", "Workers"]
@@ -61,6 +61,7 @@ class Workers:
                 raise InvalidInput(field, getattr(self, name), "a whole number of at least 1")
         if self.form not in FORMS:
             raise InvalidInput("form", self.form, ", ".join(FORMS))
+        check_degree(self.form, self.degree)
         for name in ("silence", "stall", "start", "step"):
             if not getattr(self, name) > 0.0:
                 raise InvalidInput(name, getattr(self, name), "seconds above 0")

@@ -30,6 +30,8 @@ Call = Mapping[str, object]
 Guard = Callable[[nn.Module], AbstractContextManager[None]]
 # Of relative errors between two ways to compute the same, where it is not float32.
 TOLERANCE = {torch.bfloat16: 0.1, torch.float16: 0.02}
+# Inputs are nudged so often; those of fewer dimensions, no latents and no texts, never.
+NUDGES, LEAST_DIMS = 2, 2
 
 
 def call_of(
@@ -80,17 +82,43 @@ def largest_error(
     run: Run,
     guard: Guard = lambda _: nullcontext(),
 ) -> float:
-    """Of a pack of random samples of these sizes."""
+    """Of a pack of random samples of these sizes. In low precision one that the class itself makes
+    where its inputs are rounded otherwise counts as no more than `tolerance`.
+    """
     dtype, device = dtype_of(captured.module), next(captured.module.parameters()).device
     calls = [call_of(signature, sizes, i, dtype, device) for i, sizes in enumerate(several)]
     expected = [expected_of(captured.module, call) for call in calls]
     found = found_of(captured, several, calls, run, guard)
-    errors = [
-        relative_error(mine[i], theirs)
-        for i in range(len(several))
-        for mine, theirs in zip(found, expected[i], strict=True)
-    ]
+    errors = []
+    for i, call in enumerate(calls):
+        error = _largest([mine[i] for mine in found], expected[i])
+        most = TOLERANCE.get(dtype, math.inf)
+        if error > most and error <= _unsteadiness(captured.module, call, expected[i]):
+            error = most
+        errors.append(error)
     return math.nan if any(map(math.isnan, errors)) else max(errors)
+
+
+def _largest(mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    errors = [relative_error(one, other) for one, other in zip(mine, theirs, strict=True)]
+    return math.nan if any(map(math.isnan, errors)) else max(errors)
+
+
+def _unsteadiness(module: nn.Module, call: Call, expected: Sequence[Tensor]) -> float:
+    """The largest error that the class makes where the last bits of its inputs are others."""
+    errors = []
+    for seed in range(NUDGES):
+        generator = torch.Generator().manual_seed(seed)
+
+        def nudged(x: Tensor, generator: torch.Generator = generator) -> Tensor:
+            if not x.is_floating_point() or x.ndim < LEAST_DIMS:
+                return x
+            signs = 2 * torch.randint(2, x.shape, generator=generator).to(x.device) - 1
+            return (x * (1 + torch.finfo(x.dtype).eps * signs)).to(x.dtype)
+
+        changed = {name: pytree.tree_map_only(Tensor, nudged, one) for name, one in call.items()}
+        errors.append(_largest(expected_of(module, changed), expected))
+    return max(errors)
 
 
 def relative_error(mine: Tensor, theirs: Tensor) -> float:

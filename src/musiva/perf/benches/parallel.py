@@ -31,7 +31,6 @@ KEYS = (
     "two_worker_speedup_one_picture",
     *PATCH_KEYS,
 )
-RANKS = (2, 4)
 # Frames of clips of which ranks have whole ones.
 UNEVEN, EVEN = 5, 8
 # Of prediction, over one rank.
@@ -64,7 +63,7 @@ def _exactness(findings: Findings, *, quick: bool) -> None:
         if case.form == "dynamic":
             # Its class is made for a number of frames.
             trial, even = (trial_of(case.name, video_length=n) for n in (UNEVEN, EVEN))
-        for size in RANKS:
+        for size in case.ranks:
             error = error_of(trial, case.form, size)
             row = {"class": case.name, "form": case.form, "ranks": size, "error": error}
             worst = max(worst, error)

@@ -17,6 +17,9 @@ from musiva.comm import Group, in_threads
 from musiva.compiler import Sizes
 from musiva.core.pack import Pack
 from musiva.core.run import QKV, Over, Streams
+from musiva.core.types import COMPUTE, DenoiseItem, Path, Prompt
+from musiva.engine.gate import passages_of
+from musiva.engine.ranks import Ranks
 from musiva.engine.runner import PlainRun, forward
 from musiva.models import Inputs
 from musiva.models.captured import captured_from, signature_of
@@ -32,10 +35,11 @@ X = TypeVar("X", Tensor, Streams)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A class, and a form that it has."""
+    """A class, a form that it has, and numbers of ranks."""
 
     name: str
     form: Form = "ulysses"
+    ranks: Sequence[int] = (2, 4)
 
 
 CASES: Sequence[Case] = (
@@ -49,6 +53,22 @@ CASES: Sequence[Case] = (
     Case("PixArtTransformer2DModel", "patch"),
     Case("SD3Transformer2DModel", "patch"),
     Case("SanaTransformer2DModel", "patch"),
+    Case("PixArtTransformer2DModel", "branches+ulysses", ranks=(4,)),
+    Case("SD3Transformer2DModel", "branches+ulysses", ranks=(4,)),
+    Case("SanaTransformer2DModel", "branches+ulysses", ranks=(4,)),
+    Case("WanTransformer3DModel", "branches+ulysses", ranks=(4,)),
+)
+# Of which ranks have branches.
+GUIDED = DenoiseItem(
+    sample="guided",
+    evaluation=0,
+    actions=(COMPUTE,),
+    path=Path(steps=1),
+    seed=0,
+    size=(0, 0),
+    prompts=(Prompt("a fox"), Prompt("")),
+    guidance=4.0,
+    fresh=True,
 )
 # Even in frames, tokens and heads, so that the formulas are exact.
 EVEN: Sizes = {"frames": 8, "rows": 4, "columns": 8, "words": 8, "words_2": 8}
@@ -68,28 +88,55 @@ def trial_of(name: str, **changed: int) -> Trial:
 @torch.no_grad()
 def error_of(trial: Trial, form: Form, size: int) -> float:
     """The largest difference of any rank's prediction to that of one, over samples of uneven
-    lengths; over the largest output, if that is above 1.
+    lengths; over the largest output, if that is above 1. Where ranks have branches, of both of a
+    guided sample.
     """
     worst = 0.0
     for new in NEW:
-        sizes = trial.signature.sized(new)
-        pack, inputs = _given(trial, sizes)
-        expected = forward(trial.denoiser, inputs, pack, PlainRun())
-        expected = torch.cat(pack.split(expected))
+        build = _guided if form == "branches+ulysses" else _plain
+        expected, body = build(trial, form, trial.signature.sized(new))
         scale = max(1.0, float(expected.abs().max()))
-
-        def body(group: Group, pack: Pack = pack, inputs: Inputs = inputs) -> Tensor:
-            run = _run(trial, group, form)
-            part = run.part(pack)
-            # Forms learn in the first forward.
-            given = _of_part(trial, inputs, part)
-            forward(trial.denoiser, given, part, run)
-            found = forward(trial.denoiser, given, part, run)
-            return torch.cat(pack.split(run.joined(found, part)))
-
         for found in in_threads(body, size):
             worst = max(worst, float((found - expected).abs().max()) / scale)
     return worst
+
+
+def _plain(trial: Trial, form: Form, sizes: Sizes) -> tuple[Tensor, Callable[[Group], Tensor]]:
+    """What one rank says of a sample, and what each of several is to do."""
+    pack, inputs = _given(trial, sizes)
+    expected = torch.cat(pack.split(forward(trial.denoiser, inputs, pack, PlainRun())))
+
+    def body(group: Group) -> Tensor:
+        run = _run(trial, group, form)
+        part = run.part(pack)
+        # Forms learn in the first forward.
+        given = _of_part(trial, inputs, part)
+        forward(trial.denoiser, given, part, run)
+        found = forward(trial.denoiser, given, part, run)
+        return torch.cat(pack.split(run.joined(found, part)))
+
+    return expected, body
+
+
+def _guided(trial: Trial, form: Form, sizes: Sizes) -> tuple[Tensor, Callable[[Group], Tensor]]:
+    """`_plain`, of both branches."""
+    denoiser, several = trial.denoiser, range(len(GUIDED.prompts))
+    pack = denoiser.captured.pack([sizes])
+    inputs = [trial.inputs(pack, sizes, branch, like=branch) for branch in several]
+    plain = [forward(denoiser, one, pack, PlainRun()) for one in inputs]
+    expected = torch.cat([x for one in plain for x in pack.split(one)])
+    both = denoiser.captured.pack([sizes for _ in several])
+
+    def body(group: Group) -> Tensor:
+        ranks = Ranks(denoiser, PlainRun(), group, form)
+        (own,), part = ranks.own([GUIDED]), ranks.part(pack)
+        ((branch,), (passage,)) = own.computed, passages_of([own])
+        given = _of_part(trial, inputs[branch], part)
+        passage.predictions = part.split(forward(denoiser, given, part, ranks.run))
+        ranks.join([GUIDED], [passage], both, gates=False)
+        return torch.cat(list(passage.predictions))
+
+    return expected, body
 
 
 @torch.no_grad()

@@ -74,6 +74,8 @@ def ways(outline: Outline) -> list[Way]:
     if outline.branches > 1:
         found.append(Way(2, "branches"))
     found.append(NODE)
+    if outline.branches > 1:
+        found.append(Way(8, "branches+ulysses"))
     if outline.sends.switches:
         found.append(Way(8, "dynamic"))
     return [*found, *TWO_NODES]

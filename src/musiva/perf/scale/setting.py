@@ -42,7 +42,9 @@ class Setting:
     def __post_init__(self) -> None:
         workers = self.workers
         self.cluster.check(workers.count, workers.degree)
-        forms = ("ulysses", "branches", "dynamic")[: 3 if self.sends.switches else 2]
+        forms = ["ulysses", "branches", "branches+ulysses"]
+        if self.sends.switches:
+            forms.append("dynamic")
         if workers.degree > 1 and workers.form not in forms:
             raise InvalidInput("form", workers.form, ", ".join(forms))
 
