@@ -66,8 +66,7 @@ def found_of(
     """Outputs of one pack: by output, then by sample. guard: around the program, once all that
     depends on sizes is known.
     """
-    device = next(captured.module.parameters()).device
-    at = captured.frame(captured.pack(several, device), several)
+    at = captured.frame(captured.pack(several, _device_of(captured.module)), several)
     samples = [{n: tensor_of(call, n) for n in captured.program.inputs} for call in calls]
     for sizes in several:
         captured.places(sizes)
@@ -85,7 +84,7 @@ def largest_error(
     """Of a pack of random samples of these sizes. In low precision one that the class itself makes
     where its inputs are rounded otherwise counts as no more than `tolerance`.
     """
-    dtype, device = dtype_of(captured.module), next(captured.module.parameters()).device
+    dtype, device = dtype_of(captured.module), _device_of(captured.module)
     calls = [call_of(signature, sizes, i, dtype, device) for i, sizes in enumerate(several)]
     expected = [expected_of(captured.module, call) for call in calls]
     found = found_of(captured, several, calls, run, guard)
@@ -97,6 +96,10 @@ def largest_error(
             error = most
         errors.append(error)
     return math.nan if any(map(math.isnan, errors)) else max(errors)
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return next((one.device for one in module.parameters()), torch.device("cpu"))
 
 
 def _largest(mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
