@@ -23,7 +23,7 @@ NAMES = (
     "PixArtTransformer2DModel",
     "SD3Transformer2DModel",
     "SanaTransformer2DModel",
-    "LatteTransformer3DModel",
+    pytest.param("LatteTransformer3DModel", marks=pytest.mark.matrix),
     *(
         pytest.param(name, marks=pytest.mark.matrix)
         for name in (

@@ -25,8 +25,6 @@ from tests.trials import BY_NAME, trial_of
 
 NAMES = (
     "SD3Transformer2DModel",
-    "FluxTransformer2DModel",
-    "WanTransformer3DModel",
     # Complex numbers.
     "QwenImageTransformer2DModel",
     *(pytest.param(name, marks=pytest.mark.matrix) for name in sorted(BY_NAME)),

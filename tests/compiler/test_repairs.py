@@ -56,7 +56,7 @@ def cogvideox() -> CogVideoXTransformer3DModel:
         out_channels=4,
         time_embed_dim=20,
         text_embed_dim=22,
-        num_layers=2,
+        num_layers=1,
         sample_width=12,
         sample_height=8,
         sample_frames=9,

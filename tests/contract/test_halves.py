@@ -149,6 +149,7 @@ def test_halves_make_what_one_rank_makes(model: str, policy: str, path: str, siz
     check_same(in_threads(made_by, size, pipeline, plans), made_by(Lone(), pipeline, plans))
 
 
+@pytest.mark.matrix
 def test_processes_make_what_threads_make_also_where_half_of_them_have_nothing() -> None:
     """A policy that borrows the unconditional branch leaves it to nobody."""
     asked = {**options("cross", "euler", ACTIVE["interval"]), "steps": 5}

@@ -17,7 +17,7 @@ SEEDS = [
     *(pytest.param(seed, marks=pytest.mark.matrix) for seed in range(NUM_CONFIGS, 60)),
 ]
 # Of these a program is made, which takes seconds.
-CAPTURED = [0, 1, *(pytest.param(seed, marks=pytest.mark.matrix) for seed in range(2, 12))]
+CAPTURED = [0, *(pytest.param(seed, marks=pytest.mark.matrix) for seed in range(1, 12))]
 
 
 def random_transformer(seed: int) -> PixArtTransformer2DModel:

@@ -125,7 +125,7 @@ def test_a_class_of_which_nothing_is_known_is_refused(
         load_pipeline(directory, device="cpu")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.matrix)])
 def test_a_program_that_is_wrong_gives_way_to_its_class(
     directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, dtype: str
 ) -> None:

@@ -61,7 +61,9 @@ def signalled(fleet: Fleet, number: int, what: signal.Signals) -> None:
     os.kill(pid, what)
 
 
-@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "what", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.matrix)]
+)
 def test_a_worker_that_dies_or_hangs_loses_no_picture(
     fleet: Fleet, pipeline: Pipeline, what: signal.Signals
 ) -> None:

@@ -95,6 +95,7 @@ def test_help_is_timed_and_has_no_torch() -> None:
     assert 0 < (findings.figures["help_seconds"] or 0) < 30
 
 
+@pytest.mark.matrix
 @NUMPY
 def test_parity_of_both_sides(tmp_path: Path) -> None:
     wrote = parity_reference.answer({"directory": str(tmp_path), "denoisers": 1, "pipelines": 1})
@@ -217,6 +218,7 @@ def test_a_client_tells_of_a_server_that_is_gone() -> None:
     assert "Error" in answer.fault
 
 
+@pytest.mark.matrix
 def test_a_real_server_under_a_few_clients(tiny_model: Path) -> None:
     load = server.Load(clients=3, seconds=1.0, steps=(1, 2), model=str(tiny_model))
     findings = server.measure(quick=False, load=load)

@@ -34,7 +34,7 @@ def test_rewrites_are_what_they_say() -> None:
 def test_mutants_are_noticed_and_rules_are_put_back() -> None:
     before = dict(RULES)
     name = "SD3Transformer2DModel"
-    found = list(mutants({name: trial_of(name)}, 2))
+    found = list(mutants({name: trial_of(name)}, 1))
     assert before == RULES
-    assert [one.model for one in found] == [name] * 2
+    assert [one.model for one in found] == [name]
     assert all(one.killed for one in found)

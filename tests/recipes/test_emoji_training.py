@@ -99,6 +99,7 @@ def test_half_an_exported_model_is_refused(recipe: ModuleType, tmp_path: Path) -
     assert not (tmp_path / "runs" / "vae").exists()
 
 
+@pytest.mark.matrix
 def test_training_goes_on_from_an_exported_model(recipe: ModuleType, tmp_path: Path) -> None:
     for stage in recipe.STAGES:
         recipe.main(stage)

@@ -66,7 +66,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.matrix), signal.SIGTERM]
+)
 def test_signal_ends_it_cleanly_with_requests_running(
     tiny_model: Path, cache: Path, number: signal.Signals
 ) -> None:

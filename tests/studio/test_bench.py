@@ -32,6 +32,7 @@ def few_previews_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studio_previews, "ENOUGH", 0.1)
 
 
+@pytest.mark.matrix
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 @pytest.mark.usefixtures("few_previews_suffice")
 def test_the_whole_bench(tiny_model: Path) -> None:

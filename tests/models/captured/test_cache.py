@@ -31,11 +31,16 @@ from musiva.perf.captures import NEW
 from musiva.perf.catalog import build
 
 NAMES = (
-    "PixArtTransformer2DModel",
     "SD3Transformer2DModel",
-    "FluxTransformer2DModel",
-    "LatteTransformer3DModel",
     "WanTransformer3DModel",
+    *(
+        pytest.param(name, marks=pytest.mark.matrix)
+        for name in (
+            "PixArtTransformer2DModel",
+            "FluxTransformer2DModel",
+            "LatteTransformer3DModel",
+        )
+    ),
 )
 SIZES = [SIGNATURE.sized(one) for one in NEW[:2]]
 FILES = ("program.py", "prologue.py", "capture.json", "tensors.safetensors", MANIFEST)

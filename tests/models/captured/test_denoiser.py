@@ -115,6 +115,7 @@ def test_what_a_class_does_not_take_is_named() -> None:
     assert denoiser.predict([], [], []) == []
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["LatteTransformer3DModel"])
 def test_a_class_runs_in_packs_and_tiles(name: str) -> None:
     outcome = examine(name, lambda: build(BY_NAME[name]))
