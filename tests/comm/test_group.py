@@ -30,7 +30,9 @@ def summed(group: Group) -> Sequence[float]:
 
 
 @pytest.mark.parametrize("start", [in_threads, launch])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.matrix)], ids=str
+)
 def test_everyone_gets_what_was_sent(start: Start, dtype: torch.dtype) -> None:
     size = 3
     for rank, (found, sent_bytes) in enumerate(start(exchanged, size, dtype)):

@@ -36,8 +36,8 @@ def engine(directory: Path) -> Iterator[Engine]:
         yield engine
 
 
-# Of one of them the export takes three quarters of a minute.
-SLOW = {"z_image": pytest.mark.matrix}
+# Of one of them the export takes three quarters of a minute; the other is captured elsewhere.
+SLOW = {"qwen_image": pytest.mark.matrix, "z_image": pytest.mark.matrix}
 NAMES = [pytest.param(name, marks=SLOW.get(name, ())) for name in SMALL]
 
 

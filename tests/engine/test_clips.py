@@ -47,7 +47,7 @@ def pixels(clip: Clip | Image.Image) -> np.ndarray:
     return np.stack([np.asarray(frame) for frame in clip.frames])
 
 
-LONG = ("cogvideox", "cogvideox_15", "cogvideox_2b")
+LONG = ("latte", "cogvideox", "cogvideox_15", "cogvideox_2b")
 SHORTER = [pytest.param(n, marks=pytest.mark.matrix) if n in LONG else n for n in CLIPS]
 
 

@@ -46,7 +46,7 @@ SMALL = {
 NUMPY = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.matrix)])
 def test_dense_compares_only_what_agrees(dtype: str) -> None:
     question = {"tokens": 16, "dtype": dtype, "pairs": 2, "sizes": SMALL}
     found = dense.answer(question)
@@ -64,12 +64,14 @@ def test_dense_tells_no_ratio_when_outputs_differ(monkeypatch: pytest.MonkeyPatc
     assert "row" not in found
 
 
+@pytest.mark.matrix
 def test_packed_over_own_alone() -> None:
     found = packed.answer({"pairs": 2, "sizes": SMALL})
     assert found["gate"]["ok"] is True
     assert found["row"]["ratio"] > 0
 
 
+@pytest.mark.matrix
 def test_pictures_of_a_model(tiny_model: Path) -> None:
     found = pictures.answer({"model": str(tiny_model), "prompts": 2, "repeats": 1})
     assert found["gate"] == {"ok": True, "same_seed_same_bytes": True}

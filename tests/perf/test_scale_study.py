@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ def test_a_simulation_is_held_against_a_real_fleet(pipeline: Pipeline) -> None:
         counts=(2,),
         turns=((True, "poisson", 0.5), (False, "bursty", 0.5)),
         seconds=0.5,
+        times=2,
         sizes={(32, 32): 1.0, (48, 32): 1.0},
         steps=4,
         least=4,
@@ -58,6 +60,9 @@ def test_a_simulation_is_held_against_a_real_fleet(pipeline: Pipeline) -> None:
     found = validate(pipeline, fleet, cost, ("a fox", "a whale", "a tree", "a cat"), plan)
     assert [row["what"] for row in found.rows] == ["fitted to", "held out", "this machine, fitted"]
     assert found.error == found.rows[1]["error"]
+    for row in found.rows[:2]:
+        assert row["measured_mean"] == statistics.median(row["measured_means"])  # type: ignore[arg-type]
+        assert len(set(row["measured_means"])) == 2  # type: ignore[arg-type]
     assert found.cluster.placing > 0.0
     assert found.cluster.front.latency > 0.0
 

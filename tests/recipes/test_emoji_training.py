@@ -70,6 +70,7 @@ def test_the_recipe_leaves_a_model_that_draws(recipe: ModuleType, tmp_path: Path
     assert (again / "transformer" / "config.json").is_file()
 
 
+@pytest.mark.matrix
 def test_a_restart_gives_the_same_bytes(recipe: ModuleType, tmp_path: Path) -> None:
     recipe.main("vae")
     recipe.main("denoiser")

@@ -76,6 +76,7 @@ def test_a_browser_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert "there is no Chromium" in studio_page.answer({"url": ""})["missing"]
 
 
+@pytest.mark.matrix
 def test_all_views_are_reached(browser: Browser, tiny_model: Path) -> None:
     metrics = Metrics()
     with (

@@ -93,6 +93,7 @@ def test_what_is_not_allowed_stands_at_its_field(calibrated: Page, fake: FakeSer
         page.get_by_role("button", name="Remove: a fox").click()
 
 
+@pytest.mark.matrix
 def test_finished_pictures_tell_how_they_fared(calibrated: Page, fake: FakeServer) -> None:
     page = calibrated
     fake.used = 91

@@ -128,6 +128,7 @@ def test_broken_connection_is_mended_with_the_same_seed(page: Page, fake: FakeSe
     assert fake.bodies[0] == fake.bodies[1]
 
 
+@pytest.mark.matrix
 def test_only_what_is_missing_is_asked_for_again(page: Page, fake: FakeServer) -> None:
     page.get_by_text("More", exact=True).click()
     page.get_by_label("Pictures", exact=True).fill("3")

@@ -108,6 +108,7 @@ def test_picture_deleted_elsewhere_leaves_the_open_dialog(page: Page, fake: Fake
     expect(page.locator("#viewer")).to_be_hidden()
 
 
+@pytest.mark.matrix
 def test_the_oldest_leave(page: Page, fake: FakeServer) -> None:
     page.evaluate(FILL, 1)
     page.reload()

@@ -141,6 +141,7 @@ def test_a_server_without_workers_shows_none(
     expect(page.locator("#workers")).to_be_hidden()
 
 
+@pytest.mark.matrix
 def test_standing_is_asked_gently(page: Page, fake: FakeServer) -> None:
     wait_until(lambda: fake.polls >= 2)
     page.evaluate(HIDE, True)
@@ -183,6 +184,7 @@ def test_key_that_is_missing(studio: Open, fake: FakeServer) -> None:
     outlook(page, "Ready in about 2.0 s.")
 
 
+@pytest.mark.matrix
 def test_what_a_request_would_get(calibrated: Page, fake: FakeServer) -> None:
     page = calibrated
     assert [fake.questions[-1].get(name) for name in ("min_quality", "max_quality")] == [50, 100]

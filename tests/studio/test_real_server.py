@@ -114,6 +114,7 @@ def test_refused_and_in_time_after_all(browser: Browser) -> None:
         expect(page.locator("#standing-attainment")).to_have_text("50 %")
 
 
+@pytest.mark.matrix
 @pytest.mark.skipif("default" not in shipped_models(), reason="the default model is not shipped")
 def test_picture_of_which_load_chose_the_quality_again(browser: Browser) -> None:
     """Levels go down for a deadline that seems near; the file says what was done instead."""

@@ -165,7 +165,11 @@ def test_other_weights_of_a_small_class(kept: Path, tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"source": SOURCE.replace("3.0", "4.0")}, "structure, sources"),
-        ({"source": SOURCE.replace("scale = 2.0", "scale = 2.5")}, "structure, sources"),
+        pytest.param(
+            {"source": SOURCE.replace("scale = 2.0", "scale = 2.5")},
+            "structure, sources",
+            marks=pytest.mark.matrix,
+        ),
         ({"width": 6}, "structure"),
     ],
 )
@@ -207,7 +211,13 @@ def test_tables_of_another_kind_are_not_read(kept: Path, tables: object) -> None
         from_files(files)
 
 
-@pytest.mark.parametrize("name", ["capture.json", "program.py", MANIFEST])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "program.py",
+        *(pytest.param(n, marks=pytest.mark.matrix) for n in ("capture.json", MANIFEST)),
+    ],
+)
 def test_what_is_broken_is_captured_anew_and_replaced(
     kept: Path, tmp_path: Path, log: pytest.LogCaptureFixture, name: str
 ) -> None:

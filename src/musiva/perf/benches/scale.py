@@ -46,6 +46,7 @@ QUICK_PLAN = Plan(
     sizes=SIZES,
     turns=((True, "poisson", 0.6), (False, "poisson", 0.7), (False, "bursty", 0.6)),
     seconds=7.0,
+    times=1,
 )
 WORKERS, EACH, TIMES = 64, 16, 15
 DEVICES, QUICK_DEVICES, CHANGED_AT = (8, 64, 512), (8,), 64

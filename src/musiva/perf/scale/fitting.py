@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from musiva.engine import Scheduler, Workers
 from musiva.perf.measure import percentile
@@ -40,6 +40,11 @@ class Times:
         assert len(taken) == len(fates), "all of these pictures come, whenever that is"
         ends = (fate.asked.at + t for fate, t in zip(fates, taken, strict=True))
         return cls(statistics.fmean(taken), percentile(taken, 95), max(ends))
+
+    @classmethod
+    def median(cls, several: Sequence[Times]) -> Times:
+        """Of each, of several runs of one trace."""
+        return cls(*map(statistics.median, zip(*map(astuple, several), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

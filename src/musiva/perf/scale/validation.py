@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from musiva.cost import CostModel
 from musiva.engine import Fleet, Front, Intake, Pipeline, Scheduler, Workers
@@ -23,7 +23,8 @@ __all__ = ["Plan", "Validated", "validate"]
 class Plan:
     """counts: of workers, each of one thread. turns: of traces, in order: whether it is one of
     those that are fitted to, its shape, and its load, as a share of what the cores can do. seconds:
-    in which its requests come. sizes: with weights.
+    in which its requests come. times: that each is run, by turns with the others; what is taken is
+    the median. sizes: with weights.
     """
 
     counts: Sequence[int] = (2, 4)
@@ -36,6 +37,7 @@ class Plan:
         (False, "poisson", 0.8),
     )
     seconds: float = 14.0
+    times: int = 3
     sizes: Mapping[tuple[int, int], float]
     steps: int = 10
     least: int = 16
@@ -54,12 +56,13 @@ class Validated:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A run, and what it was."""
+    """A run, and what it was. means: of each time that it was measured."""
 
     run: Run
     is_fitted: bool
     shape: str
     load: float
+    means: Sequence[float]
 
     def row(self, cluster: Cluster, scheduler: Scheduler.Config) -> Mapping[str, object]:
         measured, found = self.run.measured, self.run.simulated(cluster, scheduler)
@@ -71,6 +74,7 @@ class Turn:
             "requests": len(self.run.trace),
             "error": abs(found.mean / measured.mean - 1.0),
             "measured_mean": measured.mean,
+            "measured_means": list(self.means),
             "simulated_mean": found.mean,
             "measured_p95": measured.p95,
             "simulated_p95": found.p95,
@@ -100,15 +104,20 @@ def validate(
         with fleets(workers, config) as fleet:
             _warm(fleet, prompts, plan, count)
             messages.append(messages_take(fleet))
-            traces = _traces(intake, prompts, plan, min(count, cores), count)
-            for is_fitted, shape, load, asked in traces:
-                found = replay(fleet, asked)
-                placing.append(found.placing)
+            traces = list(_traces(intake, prompts, plan, min(count, cores), count))
+            times: list[list[Times]] = [[] for _ in traces]
+            for again in range(plan.times):
+                for (_, shape, load, asked), measured in zip(traces, times, strict=True):
+                    found = replay(fleet, _unheard(asked, again))
+                    placing.append(found.placing)
+                    measured.append(Times.of(found.fates))
+                    told = f"{count} workers, {shape}, load {load}: {measured[-1].mean:.3f} s"
+                    print(told, file=sys.stderr, flush=True)
+            for (is_fitted, shape, load, asked), measured in zip(traces, times, strict=True):
                 wanted = [Wanted.of(intake, f"r{i}", one) for i, one in enumerate(asked)]
-                run = Run(workers, wanted, Times.of(found.fates))
-                turns.append(Turn(run, is_fitted, shape, load))
-                told = f"{count} workers, {shape}, load {load}: {run.measured.mean:.3f} s"
-                print(told, file=sys.stderr, flush=True)
+                run = Run(workers, wanted, Times.median(measured))
+                spread = [one.mean for one in measured]
+                turns.append(Turn(run, is_fitted, shape, load, spread))
     start = Cluster(
         devices=max(plan.counts),
         cores=float(cores),
@@ -141,6 +150,11 @@ def _traces(
         count = max(round(load * capacity * plan.seconds), plan.least)
         trace = make_trace(shape, mix, rate=load * capacity, count=count, seed=100 * seed + i)
         yield is_fitted, shape, load, trace
+
+
+def _unheard(trace: Sequence[Asked], again: int) -> Sequence[Asked]:
+    """With other prompts of nearly the same length: of those of before the texts are known."""
+    return [replace(one, prompt=f"{one.prompt} {again}") for one in trace]
 
 
 def _warm(fleet: Fleet, prompts: Sequence[str], plan: Plan, count: int) -> None:
