@@ -29,6 +29,7 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.matrix
 def test_a_calibrated_model_draws_at_a_lower_quality(
     musiva: Musiva, model: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from tests.trials import BY_NAME, trial_of
 # Some classes ask for an autocast that a CPU does not have.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*CPU [Aa]utocast:UserWarning")
 NAMES = (
-    "PixArtTransformer2DModel",
+    pytest.param("PixArtTransformer2DModel", marks=pytest.mark.matrix),
     "SD3Transformer2DModel",
     "FluxTransformer2DModel",
     "WanTransformer3DModel",

@@ -20,7 +20,7 @@ from tests.trials import BY_NAME, graphs_of, trial_of
 # The name of its function in the package is its own.
 capture = import_module("musiva.compiler.capture")
 NAMES = (
-    "PixArtTransformer2DModel",
+    pytest.param("PixArtTransformer2DModel", marks=pytest.mark.matrix),
     "SD3Transformer2DModel",
     "SanaTransformer2DModel",
     pytest.param("LatteTransformer3DModel", marks=pytest.mark.matrix),

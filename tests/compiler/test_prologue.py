@@ -14,10 +14,10 @@ from musiva.perf.captures import NEW
 from tests.trials import trial_of
 
 NAMES = (
-    "PixArtTransformer2DModel",
+    pytest.param("PixArtTransformer2DModel", marks=pytest.mark.matrix),
     "SD3Transformer2DModel",
     "FluxTransformer2DModel",
-    "LatteTransformer3DModel",
+    pytest.param("LatteTransformer3DModel", marks=pytest.mark.matrix),
     "WanTransformer3DModel",
 )
 

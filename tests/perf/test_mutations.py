@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from musiva.compiler.rules import RULES
 from musiva.perf.mutations import REWRITES, mutants
 from tests.trials import trial_of
@@ -31,6 +33,7 @@ def test_rewrites_are_what_they_say() -> None:
         assert REWRITES[kind]("y.exp()", random.Random(0)) == "y.exp()"
 
 
+@pytest.mark.matrix
 def test_mutants_are_noticed_and_rules_are_put_back() -> None:
     before = dict(RULES)
     name = "SD3Transformer2DModel"

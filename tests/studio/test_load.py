@@ -48,6 +48,7 @@ def outlook(page: Page, text: str) -> None:
     expect(page.locator("#outlook-text")).to_have_text(text, timeout=SEEN_MS)
 
 
+@pytest.mark.matrix
 def test_standing_tells_how_busy_the_server_is(page: Page, fake: FakeServer) -> None:
     strip = page.get_by_role("region", name="How busy the server is")
     expect(strip).to_be_visible()

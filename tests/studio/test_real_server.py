@@ -82,6 +82,7 @@ def download(page: Page) -> bytes:
     return started.value.path().read_bytes()
 
 
+@pytest.mark.matrix
 @pytest.mark.skipif("default" not in shipped_models(), reason="the default model is not shipped")
 def test_refused_and_in_time_after_all(browser: Browser) -> None:
     """By a cost model that thinks it is slow, a deadline is refused that a lower quality keeps."""

@@ -32,13 +32,13 @@ from musiva.perf.catalog import build
 
 NAMES = (
     "SD3Transformer2DModel",
-    "WanTransformer3DModel",
     *(
         pytest.param(name, marks=pytest.mark.matrix)
         for name in (
             "PixArtTransformer2DModel",
             "FluxTransformer2DModel",
             "LatteTransformer3DModel",
+            "WanTransformer3DModel",
         )
     ),
 )
