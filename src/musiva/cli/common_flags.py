@@ -83,7 +83,6 @@ def add_machine(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: auto)")
     p.add_argument(
         "--compile",
-        dest="compiled",
         action="store_true",
         help="have torch.compile make kernels of the model, which takes minutes; needs a compiler",
     )

@@ -106,9 +106,8 @@ def _asked(options: Mapping[str, Any]) -> str:
 def _remotely(
     arguments: Namespace, env: Env, wanted: Wanted, results: Results, suffix: str | None
 ) -> None:
-    flags = {name: name.replace("-", "_") for name in ("dtype", "device", "threads", "store-mib")}
-    for flag, name in {**flags, "compile": "compiled"}.items():
-        value = getattr(arguments, name)
+    for flag in ("dtype", "device", "compile", "threads", "store-mib"):
+        value = getattr(arguments, flag.replace("-", "_"))
         if value is not None:
             raise InvalidInput(flag, value, "nothing beside --server, whose own choice it is")
     file: Path | None = arguments.api_key_file
@@ -134,7 +133,7 @@ def _locally(
         raise InvalidInput("api-key-file", file, "nothing without --server, which it is for")
     chosen = {"model": _model(wanted), "dtype": arguments.dtype or "float32"}
     chosen |= {"device": arguments.device or "auto", "threads": arguments.threads}
-    chosen["compiled"] = bool(arguments.compiled)
+    chosen["compile"] = bool(arguments.compile)
     from musiva.engine import Engine
     from musiva.policy import POLICIES, with_own
 

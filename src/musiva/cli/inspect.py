@@ -140,7 +140,7 @@ def _file_psnr(file: Path, picture: np.ndarray) -> float | None:
     if lossless and not np.array_equal(pixels, picture):
         log.warning(
             "%s has other pixels than what its parameters give here: it was changed, or made on "
-            "another machine, with another version, --dtype or room in the store",
+            "another machine, with another version, --dtype, --compile or room in the store",
             file,
         )
     return round(psnr(pixels, picture), 2) if pixels.shape == picture.shape else None

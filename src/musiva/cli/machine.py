@@ -24,7 +24,8 @@ def set_threads(threads: int | None, env: Env) -> None:
 
 def as_loaded(arguments: Namespace) -> dict[str, Any]:
     """How a model is loaded, as keywords of `load_pipeline`."""
-    return {name: getattr(arguments, name) for name in ("dtype", "device", "compiled")}
+    own = {"dtype": arguments.dtype, "device": arguments.device}
+    return {**own, "compiled": arguments.compile}
 
 
 def load_engine(arguments: Namespace, env: Env, config: Engine.Config) -> Engine:

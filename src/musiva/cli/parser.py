@@ -175,7 +175,7 @@ def _generate(commands: Commands) -> None:
     add_store(p)
     add_machine(p)
     # None tells what was not said: a picture of --like or a server may know better.
-    p.set_defaults(model=None, dtype=None, device=None, compiled=None)
+    p.set_defaults(model=None, dtype=None, device=None, compile=None)
 
 
 def _inspect(commands: Commands) -> None:

@@ -25,6 +25,6 @@ class Repairs(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is READS_DATA or func == READS_DATA:
+        if func == READS_DATA:
             return args[0].detach()
         return func(*args, **(kwargs or {}))
