@@ -69,9 +69,14 @@ class Goodput:
             return 1.0
         densest = [arrival.work[0] for arrival in arrivals]
         span = view.now - arrivals[0].at + CALM * sum(densest) / len(densest)
+        # Those of as many levels are summed up once, not at each exactness that is tried.
+        alike: dict[int, list[tuple[float, ...]]] = {}
+        for arrival in arrivals:
+            alike.setdefault(len(arrival.work), []).append(arrival.work)
+        totals = [[sum(level) for level in zip(*works, strict=True)] for works in alike.values()]
 
         def work(part: int) -> float:
-            return sum(a.work[_level(part / GRID, len(a.work))] for a in arrivals)
+            return sum(total[_level(part / GRID, len(total))] for total in totals)
 
         # Less exact is never more work.
         return (bisect_right(range(1, GRID + 1), self.ahead * span, key=work)) / GRID

@@ -100,11 +100,14 @@ class Tariff:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """As of now: drift of the machine by kind of step, texts that are encoded already."""
+    """As of one moment, for which samples stay as they are: drift of the machine by kind of step,
+    texts that are encoded already. What a sample takes is worked out once.
+    """
 
     tariff: Tariff
     drift: Mapping[Kind, float]
     texts: Collection[Prompt]
+    _terms: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tariff: Tariff, state: EngineState) -> Prices:
@@ -112,12 +115,20 @@ class Prices:
 
     def left(self, sample: SampleState, level: int) -> float:
         """Seconds of all that a sample still takes at a level."""
+        terms = self._terms.get(sample.id)
+        if terms is None:
+            terms = self._terms[sample.id] = self._terms_of(sample)
+        rest, one = terms
+        return rest + sample.left[level] * one if one else rest
+
+    def _terms_of(self, sample: SampleState) -> tuple[float, float]:
+        """Seconds beside evaluations, and of each; 0 where there are none any more."""
         seconds = self.decoding(sample)
         if sample.stage is Stage.DECODING:
-            return seconds
+            return seconds, 0.0
         if any(prompt not in self.texts for prompt in sample.prompts):
             seconds += self.encoding(sample)
-        return seconds + self.evaluations(sample, sample.left[level])
+        return seconds, self.evaluations(sample, 1.0)
 
     def evaluations(self, sample: SampleState, count: float) -> float:
         """Seconds of so many evaluations of a sample in full."""
