@@ -12,12 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musiva.client import Client
+from musiva.cli import cluster
+from musiva.client import Client, Standing, Worker, WorkerLink
 from musiva.core.errors import InvalidInput, Unavailable
 from musiva.perf.child import child_environment
 from tests.cli.conftest import Musiva
 from tests.server.live import wait_until
 
+IDLE = Standing(
+    waiting=0,
+    running=0,
+    backlog=0.0,
+    backlog_floor=0.0,
+    goodput=0.0,
+    attainment=None,
+    refused=0,
+    quality=None,
+)
 ASKED = {"size": (32, 32), "steps": 4, "seed": 1}
 
 
@@ -72,3 +83,34 @@ def test_what_the_command_line_refuses(musiva: Musiva) -> None:
         done = musiva(*arguments)
         assert done.code == 2
         assert said in done.err
+
+
+def test_links_are_told_with_what_went_over_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    counts = {"sent_bytes": 3 << 20, "received_bytes": 512, "transfers": 7, "seconds": 1.25}
+    unknown = {"latency": None, "bytes_per_second": None}
+    links = (
+        WorkerLink(kind="server", other="a", **counts, **unknown),  # type: ignore[arg-type]
+        WorkerLink(kind="host", other="10.0.0.2", latency=2e-3, bytes_per_second=2**31, **counts),  # type: ignore[arg-type]
+    )
+    worker = Worker(
+        number=1,
+        phase="ready",
+        pid=5,
+        life=1,
+        requests=2,
+        waiting=1,
+        work=3.0,
+        steps=9,
+        store_bytes=0,
+        found=3,
+        not_found=1,
+        host="here",
+        links=links,
+    )
+    cluster._show(IDLE, [worker])
+    _, _, row, _, _, server, host = capsys.readouterr().out.splitlines()
+    assert " ".join(row.split()) == "1 ready 5 1 2 1 3.0 s 9 0.0 KiB 3 of 4 here"
+    assert " ".join(server.split()) == "1 server a 3.0 MiB 0.5 KiB 7 - - -"
+    assert " ".join(host.split()) == "1 host 10.0.0.2 3.0 MiB 0.5 KiB 7 1.2 s 2.0 ms 2.0 GiB/s"

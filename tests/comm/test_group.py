@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from musiva.comm import Group, Lone, ThreadGroup, in_threads, launch
+from musiva.comm import Group, LinkFigures, Lone, ThreadGroup, in_threads, launch
 from musiva.core.errors import RankLost
 
 Start = Callable[..., list[Any]]
@@ -19,10 +19,10 @@ def parts_of(rank: int, size: int) -> list[torch.Tensor]:
     return [100.0 * rank + 10 * i + torch.arange(rank + i) for i in range(size)]
 
 
-def exchanged(group: Group, dtype: torch.dtype) -> tuple[list[list[float]], int]:
+def exchanged(group: Group, dtype: torch.dtype) -> tuple[list[list[float]], LinkFigures]:
     parts = [part.to(dtype) for part in parts_of(group.rank, group.size)]
     found = group.exchange(parts, [(i + group.rank,) for i in range(group.size)])
-    return [x.tolist() for x in found], group.sent_bytes
+    return [x.tolist() for x in found], group.meter.figures("ranks", "others")
 
 
 def summed(group: Group) -> Sequence[float]:
@@ -35,10 +35,12 @@ def summed(group: Group) -> Sequence[float]:
 )
 def test_everyone_gets_what_was_sent(start: Start, dtype: torch.dtype) -> None:
     size = 3
-    for rank, (found, sent_bytes) in enumerate(start(exchanged, size, dtype)):
+    for rank, (found, told) in enumerate(start(exchanged, size, dtype)):
         assert found == [parts_of(i, size)[rank].to(dtype).tolist() for i in range(size)]
         others = sum(rank + i for i in range(size) if i != rank)
-        assert sent_bytes == others * dtype.itemsize
+        assert told.sent_bytes == told.received_bytes == others * dtype.itemsize
+        assert told.transfers == 1
+        assert told.seconds > 0.0
 
 
 def test_sums_have_the_same_bytes_on_every_rank() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from musiva.comm import Link, Service, address_of
+from musiva.comm import Link, Meter, Service, address_of
 from musiva.core.errors import InvalidInput, Unavailable
 
 SECRET = b"known"
@@ -38,6 +38,21 @@ def test_every_question_has_its_answer(service: Service) -> None:
     # It comes back.
     assert link.ask(b"xy") == b"yx"
     link.close()
+
+
+def test_what_is_said_is_counted_by_host() -> None:
+    meters: dict[str, Meter] = {}
+    service = Service(backwards, SECRET, "127.0.0.1", lambda host: meters.setdefault(host, Meter()))
+    links = [Link(service.address, SECRET, 10.0) for _ in range(2)]
+    for link in links:
+        link.ask(b"abc")
+        link.ask(b"de")
+        link.close()
+    service.close()
+    (host,) = meters
+    assert host == "127.0.0.1"
+    told = meters[host].figures("host", host)
+    assert (told.sent_bytes, told.received_bytes, told.transfers) == (10, 10, 4)
 
 
 def test_many_ask_at_a_time(service: Service) -> None:

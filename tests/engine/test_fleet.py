@@ -343,6 +343,17 @@ def test_ranks_of_a_worker_share_its_pictures(
             assert np.abs(one[index].astype(int) - picture).max() <= 2
 
 
+def test_what_ranks_send_each_other_is_told(pipeline: Pipeline) -> None:
+    with fleet_of(pipeline, 1, degree=3, silence=4.0) as fleet:
+        submit(fleet, Told(), **ASKED[0]).wait()
+        until(lambda: any(link.transfers for link in fleet.members()[0].links[1:]))
+        server, ranks = fleet.members()[0].links
+        assert (server.kind, ranks.kind, ranks.other) == ("server", "ranks", "1-2")
+        assert server.transfers > 0
+        assert 0 < ranks.received_bytes < 2 * ranks.sent_bytes
+        assert ranks.seconds > 0.0
+
+
 @pytest.mark.parametrize(("degree", "form"), [(2, "ulysses"), (4, "branches+ulysses")])
 def test_a_worker_that_loses_a_rank_is_lost(
     pipeline: Pipeline, pictures, degree: int, form: str

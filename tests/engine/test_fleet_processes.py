@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import threading
 from collections.abc import Iterator
@@ -79,7 +80,12 @@ def test_a_worker_that_dies_or_hangs_loses_no_picture(
     for one, asked in zip(told, longer, strict=True):
         check(one.wait(120), expected(pipeline, asked))
     until(lambda: len(fleet._roster.ready) == 2, 60.0)
-    assert [one.life for one in fleet.members()] == [lives[0] + 1, lives[1]]
+    members = fleet.members()
+    assert [one.life for one in members] == [lives[0] + 1, lives[1]]
+    assert {one.host for one in members} == {platform.node()}
+    # What a worker tells, checkpoints among it, is more than what it is asked for.
+    (link,) = members[1].links
+    assert link.sent_bytes > link.received_bytes > 0
 
 
 def test_what_a_policy_of_a_user_remembers_goes_along(fleet: Fleet, config: Engine.Config) -> None:

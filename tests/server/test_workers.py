@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import platform
 import threading
 from collections.abc import Iterator
 
@@ -62,7 +63,15 @@ def test_what_operators_see(client: TestClient, fleet: Fleet) -> None:
     assert client.get("/healthz").json()["status"] == "ok"
     assert client.get("/v1/standing").json()["running"] == 0
     assert 'musiva_worker_ready{worker="1"} 1.0' in client.get("/metrics").text
-    first = client.get("/v1/cluster").json()["workers"][0]["life"]
+    shown = client.get("/v1/cluster").json()["workers"][0]
+    first = shown["life"]
+    assert shown["host"] == platform.node()
+    (link,) = shown["links"]
+    assert (link["kind"], link["other"], link["latency"]) == ("server", platform.node(), None)
+    assert link["transfers"] > 0
+    assert f'musiva_link_transfers_total{{kind="server",other="{platform.node()}"' in (
+        client.get("/metrics").text
+    )
     told = client.post("/v1/cluster/0/drain").json()["workers"]
     assert told[0]["phase"] in ("draining", "gone")
     wait_until(lambda: client.get("/v1/cluster").json()["workers"][0]["life"] == first + 1)

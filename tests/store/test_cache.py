@@ -88,6 +88,12 @@ def test_pages_are_found_wherever_they_are(cluster: Cluster) -> None:
     assert (told.remote_hits, told.memory_hits, told.misses) == (1, 1, 0)
     assert told.saved == 2.0
     assert told.fetched_bytes == first.figures().served_bytes > 256
+    ((sent,), (received,)) = first.links, second.links
+    assert sent.sent_bytes == received.received_bytes == told.fetched_bytes
+    assert (received.kind, received.other, received.transfers) == ("host", "127.0.0.1", 1)
+    assert received.latency is not None
+    assert received.bytes_per_second is not None
+    assert sent.latency is None, "nothing came from there"
     # Both have it now, and it is enough that one is there.
     until(lambda: len(cluster.directory.find("k", 1)[0].holders) == 2)
     first.close()
@@ -114,6 +120,27 @@ def test_what_takes_longer_than_computing_is_not_fetched(cluster: Cluster) -> No
     assert second.find("cheap", 1e-6) is None
     until(lambda: second.figures().declined == 1)
     assert second.figures().fetched_bytes == 0
+
+
+def test_the_nearest_host_that_has_it_is_asked(cluster: Cluster) -> None:
+    near, far, asks = cluster.join(), cluster.join(listen="127.0.0.2"), cluster.join()
+    for i, one in enumerate((far, near)):
+        publish(one, (f"only{i}", page(i)))
+    assert number_of(asks.find("only0")) == 0
+    assert number_of(asks.find("only1")) == 1
+    remote = asks._remote
+    assert remote is not None
+    for _ in range(3):
+        remote._roads["127.0.0.1"].haul.failed(1 << 10, 5.0)
+    for one in (near, far):
+        publish(one, ("both", page(7)))
+    assert number_of(asks.find("both")) == 7
+    got = {link.other: link.transfers for link in asks.links}
+    assert got == {"127.0.0.1": 1, "127.0.0.2": 2}
+    # And the other one is not worth the way.
+    publish(near, ("near", page(8)))
+    assert asks.find("near", 0.5) is None
+    until(lambda: asks.figures().declined == 1)
 
 
 def test_nobody_waits_for_longer_than_computing_takes(cluster: Cluster) -> None:

@@ -104,8 +104,18 @@ WORKER: dict[str, object] = {
     "store_bytes": 3 << 20,
     "found": 0,
     "not_found": 0,
-    "fetched_bytes": 0,
-    "served_bytes": 0,
+    "host": "here",
+    "links": [],
+}
+LINK: dict[str, object] = {
+    "kind": "server",
+    "other": "here",
+    "sent_bytes": 3 << 20,
+    "received_bytes": 0,
+    "transfers": 12,
+    "seconds": 0.0,
+    "latency": None,
+    "bytes_per_second": None,
 }
 
 
@@ -116,7 +126,7 @@ def test_workers_are_shown_with_what_they_have_to_do(studio: Open, fake: FakeSer
     rows = page.locator("#workers-rows tr")
     expect(rows).to_have_count(2)
     expect(rows.nth(0).locator("th, td")).to_have_text(
-        ["0", "ready", "3, 1 waiting", "4.0 s", "120", "3.0 MiB", "–", "0 in, 0 out"]
+        ["0", "ready", "3, 1 waiting", "4.0 s", "120", "3.0 MiB", "–", "here"]
     )
     expect(rows.nth(1).locator("th, td").first).to_have_text("1 (life 3)")
     expect(page.get_by_role("columnheader", name="Found")).to_be_hidden()
@@ -124,12 +134,23 @@ def test_workers_are_shown_with_what_they_have_to_do(studio: Open, fake: FakeSer
         "bars => bars.map(bar => bar.style.getPropertyValue('--share'))"
     )
     assert shares == ["1", "0.25"]
-    found = {"found": 30, "not_found": 10, "fetched_bytes": 5 << 19}
-    fake.workers = [{**WORKER, **found}]
+    ranks = {"kind": "ranks", "other": "1-3", "seconds": 2.5, "received_bytes": 1 << 20}
+    host = {"kind": "host", "other": "10.0.0.2", "seconds": 0.1, "bytes_per_second": 200 << 20}
+    links = [LINK, {**LINK, **ranks}, {**LINK, **host}]
+    fake.workers = [{**WORKER, "found": 30, "not_found": 10, "links": links}]
     expect(rows).to_have_count(1)
     expect(page.get_by_role("columnheader", name="Found")).to_be_visible()
     expect(rows.nth(0).locator("td").nth(5)).to_have_text("30 of 40")
-    expect(rows.nth(0).locator("td").nth(6)).to_have_text("2.5 MiB in, 0 out")
+    sent = page.locator("#links-rows tr")
+    expect(sent).to_have_count(3)
+    for number, cells in enumerate(
+        (
+            ["0", "this server", "3.0 MiB", "0", "12", "–", "–"],
+            ["0", "its rank 1-3", "3.0 MiB", "1.0 MiB", "12", "2.5 s", "–"],
+            ["0", "host 10.0.0.2", "3.0 MiB", "0", "12", "0.10 s", "200.0 MiB/s"],
+        )
+    ):
+        expect(sent.nth(number).locator("th, td")).to_have_text(cells)
 
 
 @pytest.mark.parametrize("workers", [[], None])

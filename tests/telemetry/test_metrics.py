@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from musiva.comm import LinkFigures, Meter
 from musiva.core.errors import NonFinite
 from musiva.core.types import (
     COMPUTE,
@@ -161,6 +162,8 @@ def test_workers_are_told_one_by_one() -> None:
                 seconds=0.5,
                 steps=9,
                 store_bytes=64,
+                found=5,
+                not_found=1,
             )
         )
     assert value(metrics, "musiva_worker_ready", worker="0") == 1
@@ -168,3 +171,38 @@ def test_workers_are_told_one_by_one() -> None:
     assert value(metrics, "musiva_worker_requests", worker="1") == 2
     assert value(metrics, "musiva_worker_backlog_seconds", worker="0") == 0.5
     assert value(metrics, "musiva_worker_lives_total", worker="0") == 3
+    assert value(metrics, "musiva_worker_steps_total", worker="1") == 9
+    assert value(metrics, "musiva_worker_found_total", worker="1") == 5
+
+
+def test_links_are_told_one_by_one() -> None:
+    metrics = Metrics()
+    own: list[LinkFigures] = []
+    workers: list[WorkerStanding] = []
+    metrics.watch_links(lambda: own, lambda: workers)
+    assert b"musiva_link" not in metrics.render()
+    ranks, hosts = Meter(), Meter()
+    ranks.saw(sent=8, received=6, seconds=0.5)
+    ranks.saw(sent=8, received=6, seconds=0.25)
+    hosts.saw(received=100)
+    host = replace(hosts.figures("host", "b"), latency=0.5, bytes_per_second=2e8)
+    own.append(host)
+    told = {"phase": "ready", "pid": None, "life": 1, "requests": 0, "waiting": 0}
+    links = [ranks.figures("ranks", "1-3"), ranks.mirrored("server", "a")]
+    workers.append(
+        WorkerStanding(number=2, seconds=0.0, steps=1, store_bytes=0, links=links, **told)  # type: ignore[arg-type]
+    )
+    among = {"worker": "2", "kind": "ranks", "other": "1-3"}
+    assert value(metrics, "musiva_link_sent_bytes_total", **among) == 16
+    assert value(metrics, "musiva_link_received_bytes_total", **among) == 12
+    assert value(metrics, "musiva_link_transfers_total", **among) == 2
+    assert value(metrics, "musiva_link_wait_seconds_total", **among) == 0.75
+    server = {"worker": "2", "kind": "server", "other": "a"}
+    assert value(metrics, "musiva_link_sent_bytes_total", **server) == 12
+    other = {"worker": "", "kind": "host", "other": "b"}
+    assert value(metrics, "musiva_link_received_bytes_total", **other) == 100
+    assert value(metrics, "musiva_link_latency_seconds", **other) == 0.5
+    assert value(metrics, "musiva_link_bytes_per_second", **other) == 2e8
+    # What nobody knows is left out.
+    text = metrics.render().decode()
+    assert 'musiva_link_latency_seconds{kind="ranks"' not in text

@@ -11,7 +11,16 @@ from __future__ import annotations
 from musiva.client.async_client import AsyncClient
 from musiva.client.client import Client
 from musiva.client.jobs import AsyncJobs, Jobs
-from musiva.client.jobs_told import Estimate, Estimates, Job, JobEvent, JobPage, Standing, Worker
+from musiva.client.jobs_told import (
+    Estimate,
+    Estimates,
+    Job,
+    JobEvent,
+    JobPage,
+    Standing,
+    Worker,
+    WorkerLink,
+)
 from musiva.client.options import EngineOptions, Options, options_from
 from musiva.client.pictures import Completed, Event, Picture, Preview, Progress, Seconds
 from musiva.client.remote import RemoteEngine, RemoteStream
@@ -45,5 +54,6 @@ __all__ = [
     "Stream",
     "Timeout",
     "Worker",
+    "WorkerLink",
     "options_from",
 ]

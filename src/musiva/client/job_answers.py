@@ -9,7 +9,16 @@ from functools import partial
 
 from musiva.client.answers import preview_of, progress_of, read_event
 from musiva.client.failures import failure_of
-from musiva.client.jobs_told import Estimate, Estimates, Job, JobEvent, JobPage, Standing, Worker
+from musiva.client.jobs_told import (
+    Estimate,
+    Estimates,
+    Job,
+    JobEvent,
+    JobPage,
+    Standing,
+    Worker,
+    WorkerLink,
+)
 from musiva.client.pictures import Preview
 from musiva.client.reading import (
     Json,
@@ -138,10 +147,23 @@ def workers_of(content: bytes) -> tuple[Worker, ...]:
             store_bytes=whole(one, "store_bytes"),
             found=whole(one, "found"),
             not_found=whole(one, "not_found"),
-            fetched_bytes=whole(one, "fetched_bytes"),
-            served_bytes=whole(one, "served_bytes"),
+            host=known(word, one, "host"),
+            links=tuple(map(_link, listed(one, "links"))),
         )
         for one in listed(json_of(content), "workers")
+    )
+
+
+def _link(told: Json) -> WorkerLink:
+    return WorkerLink(
+        kind=word(told, "kind"),
+        other=word(told, "other"),
+        sent_bytes=whole(told, "sent_bytes"),
+        received_bytes=whole(told, "received_bytes"),
+        transfers=whole(told, "transfers"),
+        seconds=number(told, "seconds"),
+        latency=known(number, told, "latency"),
+        bytes_per_second=known(number, told, "bytes_per_second"),
     )
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from musiva.client.pictures import Preview, Progress
 from musiva.core.errors import MusivaError
 
-__all__ = ["Estimate", "Estimates", "Job", "JobEvent", "JobPage", "Standing", "Worker"]
+__all__ = [
+    "Estimate",
+    "Estimates",
+    "Job",
+    "JobEvent",
+    "JobPage",
+    "Standing",
+    "Worker",
+    "WorkerLink",
+]
 
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -73,13 +82,32 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLink:
+    """kind: "server", to the one that was asked; "ranks", between those of the worker, seen from
+    the first; "host", to another one that has pages. other: what is at the other end. transfers:
+    messages, exchanges, or pages. seconds: that were waited for them. latency: seconds that
+    something small takes, and bytes_per_second of what is large, by what was seen lately; None
+    where that is not known.
+    """
+
+    kind: str
+    other: str
+    sent_bytes: int
+    received_bytes: int
+    transfers: int
+    seconds: float
+    latency: float | None
+    bytes_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """One of a server's. number: its place, from 0. phase: "starting", "ready", "draining" or
     "gone". pid: of its process. life: which of the workers that had its place, from 1. requests:
     that it has; waiting: those of them that have not begun. work: seconds that are left of it, as
     dense runs. steps: that it has made. store_bytes: of the pages that it keeps. found, not_found:
-    pages of the cluster that it asked for. fetched_bytes, served_bytes: of such from and to other
-    hosts.
+    pages of the cluster that it asked for. host: the machine that it is on, once it is known.
+    links: what it sends, and to whom.
     """
 
     number: int
@@ -93,8 +121,8 @@ class Worker:
     store_bytes: int
     found: int
     not_found: int
-    fetched_bytes: int
-    served_bytes: int
+    host: str | None
+    links: tuple[WorkerLink, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ N ranks.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, cast
 
@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from musiva.comm.meter import Meter
 from musiva.core.errors import RankLost
 
 __all__ = ["Counting", "Group", "Lone", "Shape", "TorchGroup", "summed"]
@@ -24,14 +25,17 @@ Shape = Sequence[int]
 
 
 class Group(Protocol):
+    """meter: of what it exchanges, together with those that it is split into; its seconds are those
+    in which a rank waits, which is for others as for the way. Of GPUs they are those of the start.
+    """
+
     rank: int
     size: int
+    meter: Meter
 
     @property
     def sent_bytes(self) -> int:
-        """What has left this rank, to others than itself, since it was set to 0; in this group and
-        in those that it is split into.
-        """
+        """What has left this rank, to others than itself, since it was set to 0."""
         ...
 
     @sent_bytes.setter
@@ -55,25 +59,20 @@ class Group(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Count:
-    sent_bytes: int = 0
-
-
 class Counting:
-    """What counts bytes; a group and those that it is split into do so together."""
+    """What counts; a group and those that it is split into do so together."""
 
     def __init__(self, whole: Counting | None = None) -> None:
         """whole: what was split."""
-        self._count: Count = Count() if whole is None else whole._count
+        self.meter: Meter = Meter() if whole is None else whole.meter
 
     @property
     def sent_bytes(self) -> int:
-        return self._count.sent_bytes
+        return self.meter.sent_bytes
 
     @sent_bytes.setter
     def sent_bytes(self, value: int) -> None:
-        self._count.sent_bytes = value
+        self.meter.sent_bytes = value
 
 
 class Lone(Counting):
@@ -116,11 +115,17 @@ class TorchGroup(Counting):
         sizes = [part.numel() * part.element_size() for part in parts]
         counts = [math.prod(shape) * first.element_size() for shape in shapes]
         received = sent.new_empty(sum(counts))
+        start = time.perf_counter()
         try:
             dist.all_to_all_single(received, sent, counts, sizes, group=self._group)
         except RuntimeError as error:
             raise RankLost(f"rank {self.rank} of {self.size}: {error}") from error
-        self.sent_bytes += sum(sizes) - sizes[self.rank]
+        own = self.rank
+        self.meter.saw(
+            sent=sum(sizes) - sizes[own],
+            received=sum(counts) - counts[own],
+            seconds=time.perf_counter() - start,
+        )
         return [
             part.view(first.dtype).view(*shape)
             for part, shape in zip(received.split(counts), shapes, strict=True)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from musiva.comm.meter import Meter
 from musiva.core.errors import InvalidInput, Unavailable
 
 __all__ = ["Link", "Service", "address_of"]
@@ -41,11 +42,18 @@ def address_of(text: str, field: str = "address") -> tuple[str, int]:
 class Service:
     """Answers questions, each connection in a thread of its own."""
 
-    def __init__(self, answer: Callable[[bytearray], bytes], secret: bytes, host: str) -> None:
+    def __init__(
+        self,
+        answer: Callable[[bytearray], bytes],
+        secret: bytes,
+        host: str,
+        meter: Callable[[str], Meter] = lambda _: Meter(),
+    ) -> None:
         """answer: of any thread; what it raises ends the connection. host: an address of this
-        machine, at which a free port is taken. Raises Unavailable.
+        machine, at which a free port is taken. meter: of what is said to whoever asks from a host.
+        Raises Unavailable.
         """
-        self._answer, self._secret = answer, secret
+        self._answer, self._secret, self._meter = answer, secret, meter
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._closed = False
@@ -95,11 +103,13 @@ class Service:
                 log.warning("somebody who does not know the secret was turned away")
                 return
             one.settimeout(None)
+            meter = self._meter(one.getpeername()[0])
             while True:
                 question = _frame(one, None)
                 answer = self._answer(question)
                 one.sendall(LENGTH.pack(len(answer)))
                 one.sendall(answer)
+                meter.saw(sent=len(answer), received=len(question))
         except (OSError, EOFError):
             pass  # the other end has gone, or was not one of ours
         except Exception:

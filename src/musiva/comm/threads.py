@@ -4,6 +4,7 @@ them at once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, BrokenBarrierError, Lock
@@ -66,6 +67,7 @@ class ThreadGroup(Counting):
     def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
         barrier, table = self._meeting.barrier, self._meeting.table
         table[self.rank] = parts
+        start = time.perf_counter()
         try:
             barrier.wait()
             received = [several[self.rank].clone() for several in table]
@@ -75,8 +77,11 @@ class ThreadGroup(Counting):
         found = [tuple(x.shape) for x in received]
         if found != [tuple(shape) for shape in shapes]:
             raise ValueError(f"rank {self.rank} was sent {found} and waits for {list(shapes)}")
-        sent = (part.nbytes for i, part in enumerate(parts) if i != self.rank)
-        self.sent_bytes += sum(sent)
+        sent, came = (
+            sum(part.nbytes for i, part in enumerate(several) if i != self.rank)
+            for several in (parts, received)
+        )
+        self.meter.saw(sent=sent, received=came, seconds=time.perf_counter() - start)
         return received
 
     def sum(self, x: Tensor) -> Tensor:

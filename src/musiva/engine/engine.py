@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
+from musiva.comm import LinkFigures
 from musiva.core.errors import Cancelled, ExecutionFailed, InvalidInput, Overloaded, Unavailable
 from musiva.core.types import Event, Request
 from musiva.engine.executor import InlineExecutor
@@ -213,6 +214,10 @@ class Engine(Front):
     @property
     def store_figures(self) -> Figures:
         return self._executor.store_figures
+
+    @property
+    def links(self) -> Sequence[LinkFigures]:
+        return self._executor.links
 
     @property
     def cache_figures(self) -> CacheFigures | None:

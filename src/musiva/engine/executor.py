@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from musiva.comm import Group, Lone
+from musiva.comm import Group, LinkFigures, Lone
 from musiva.core.errors import ExecutionFailed, InvalidInput, MusivaError, NonFinite, RankLost
 from musiva.core.pack import Pack
 from musiva.core.types import (
@@ -111,6 +111,7 @@ class InlineExecutor:
         self.patches = Patches(pipeline.denoiser, self.run, self.ranks, self.layouts)
         self.evaluations = Evaluations(pipeline, self._slots, self.layouts, self._schedule)
         self._reuse: Reuse | None = None
+        self._cache = cache
         if cache is not None:
             shared = self.ranks.group, form
             self._reuse = Reuse(cache, pipeline, self._slots, self._schedule, *shared)
@@ -119,6 +120,14 @@ class InlineExecutor:
     def root(self) -> str | None:
         """Of the names of all that it makes (`lineage.root_of`); None without a cache."""
         return None if self._reuse is None else self._reuse.root
+
+    @property
+    def links(self) -> Sequence[LinkFigures]:
+        """Of the first rank to the others together, and to other hosts. Any thread may ask."""
+        group = self.ranks.group
+        ranks = "1" if group.size == 2 else f"1-{group.size - 1}"
+        own = (group.meter.figures("ranks", ranks),) if group.size > 1 else ()
+        return (*own, *(() if self._cache is None else self._cache.links))
 
     @property
     def num_slots(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Self, overload
 from PIL import Image
 from torch import Tensor
 
+from musiva.comm import LinkFigures
 from musiva.core.clip import Clip, shown
 from musiva.core.errors import InvalidInput
 from musiva.core.types import Event, Request
@@ -127,6 +128,11 @@ class Front(Intake, ABC):
     def cache_figures(self) -> CacheFigures | None:
         """Of the cache of what was computed before; None without one."""
         return None
+
+    @property
+    def links(self) -> Sequence[LinkFigures]:
+        """Of what it runs itself, to other ranks and hosts."""
+        return ()
 
     @abstractmethod
     def num_before(self, request_id: str) -> int | None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from musiva.comm import LinkFigures
 from musiva.core.errors import Overloaded
 from musiva.core.types import DenoiseItem, EncodeItem, Event, Request, StepPlan, StepResult
 from musiva.engine.journal import Journal, Resumption
@@ -53,10 +54,15 @@ class Executor(Protocol):
 
 
 class StoringExecutor(Executor, Protocol):
-    """One with a store. store_figures: of it after the last step; any thread may read it."""
+    """One with a store. store_figures: of it after the last step; links: to other ranks and hosts.
+    Any thread may read both.
+    """
 
     @property
     def store_figures(self) -> Figures: ...
+
+    @property
+    def links(self) -> Sequence[LinkFigures]: ...
 
 
 class StepLoop:

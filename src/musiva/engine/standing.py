@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from musiva.comm import LinkFigures
+
 __all__ = ["Ended", "Estimate", "Ledger", "Standing", "WorkerStanding"]
 
 REMEMBERED = 1024
@@ -61,7 +63,7 @@ class WorkerStanding:
     which of the workers that had its place, from 1. requests: that it has; waiting: those of them
     that have not begun. seconds: of work, about, if all went on as dense runs. steps: that it has
     made. store_bytes: of the pages in its store. found, not_found: pages of the cluster that it
-    asked for. fetched_bytes, served_bytes: of such from and to other hosts.
+    asked for. host: the machine that it is on, once it is known. links: what it sends, and to whom.
     """
 
     number: int
@@ -75,8 +77,8 @@ class WorkerStanding:
     store_bytes: int
     found: int = 0
     not_found: int = 0
-    fetched_bytes: int = 0
-    served_bytes: int = 0
+    host: str | None = None
+    links: Sequence[LinkFigures] = ()
 
 
 @dataclass(slots=True)

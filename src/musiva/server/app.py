@@ -75,6 +75,7 @@ def create_app(
     metrics.watch_store(lambda: engine.store_figures)
     metrics.watch_cache(lambda: engine.cache_figures)
     metrics.watch_workers(engine.members)
+    metrics.watch_links(lambda: engine.links, engine.members)
     metrics.watch_standing(lambda: shared.questions.latest(STANDING_SECONDS))
     model = describe_model(engine, created=int(clock()))
     _add_images(app, shared)

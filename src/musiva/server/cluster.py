@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi.responses import JSONResponse
 
 from musiva.core.errors import InvalidInput
 from musiva.engine import WorkerStanding
-from musiva.server.job_answers import ClusterAnswer, WorkerAnswer
+from musiva.server.job_answers import ClusterAnswer, LinkAnswer, WorkerAnswer
 from musiva.server.shared import Shared
 
 __all__ = ["cluster", "drain"]
@@ -39,6 +41,6 @@ def _told(one: WorkerStanding) -> WorkerAnswer:
         store_bytes=one.store_bytes,
         found=one.found,
         not_found=one.not_found,
-        fetched_bytes=one.fetched_bytes,
-        served_bytes=one.served_bytes,
+        host=one.host,
+        links=[LinkAnswer(**asdict(link)) for link in one.links],
     )

@@ -177,6 +177,24 @@ class StandingAnswer(Answer):
     ]
 
 
+class LinkAnswer(Answer):
+    kind: Annotated[
+        Literal["server", "ranks", "host"],
+        Field(description="to this server, between its ranks, or to another host that has pages"),
+    ]
+    other: Annotated[str, Field(description="what is at the other end")]
+    sent_bytes: Count
+    received_bytes: Count
+    transfers: Annotated[Count, Field(description="messages, exchanges, or pages")]
+    seconds: Annotated[Elapsed, Field(description="that it has waited for them")]
+    latency: Annotated[
+        Elapsed | None, Field(description="seconds of something small; null if it is not known")
+    ]
+    bytes_per_second: Annotated[
+        Elapsed | None, Field(description="of what is large; null if it is not known")
+    ]
+
+
 class WorkerAnswer(Answer):
     worker: Annotated[Count, Field(description="its place, from 0")]
     phase: Literal["starting", "ready", "draining", "gone"]
@@ -189,8 +207,8 @@ class WorkerAnswer(Answer):
     store_bytes: Annotated[Count, Field(description="of the pages that it keeps")]
     found: Annotated[Count, Field(description="pages of the cluster that it asked for")]
     not_found: Annotated[Count, Field(description="those that nobody had, or not soon enough")]
-    fetched_bytes: Annotated[Count, Field(description="of pages from other hosts")]
-    served_bytes: Annotated[Count, Field(description="of pages to other hosts")]
+    host: Annotated[str | None, Field(description="the machine that it is on, once it is known")]
+    links: Annotated[list[LinkAnswer], Field(description="what it sends, and to whom")]
 
 
 class ClusterAnswer(Answer):

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from musiva.comm import LinkFigures
 from musiva.core.errors import InvalidInput
 from musiva.store.directory import Directory, Holder, News, RemoteDirectory
 from musiva.store.folder import Folder
@@ -216,7 +217,7 @@ class Cache:
         for tier in self._tiers:
             if (page := self._read(key, tier, saves)) is not None:
                 with self._lock:
-                    self._remember(key, page, tier.haul)
+                    self._remember(key, page, tier.haul.predicted(page.num_bytes))
                     return self._hit(tier.name, page)
         page = None if self._remote is None else self._remote.fetched(key, saves)
         with self._lock:
@@ -268,6 +269,11 @@ class Cache:
                 saved=self._saved,
             )
 
+    @property
+    def links(self) -> Sequence[LinkFigures]:
+        """To other hosts."""
+        return () if self._remote is None else self._remote.links
+
     def check_integrity(self) -> None:
         """Raise AssertionError where what is counted is not what is there."""
         with self._lock:
@@ -279,11 +285,10 @@ class Cache:
         self._saved += page.saves
         return page
 
-    def _remember(self, key: str, page: Page, haul: Haul | None) -> None:
-        """In this memory. haul: what having it again would take; None: that it is computed."""
-        cost = page.saves if haul is None else min(page.saves, haul.predicted(page.num_bytes))
+    def _remember(self, key: str, page: Page, again: float) -> None:
+        """In this memory. again: seconds that having it again would take, unless it is computed."""
         self._gone.discard(key)
-        self._gone |= set(self._memory.put(key, page, cost))
+        self._gone |= set(self._memory.put(key, page, min(page.saves, again)))
 
     def _read(self, key: str, tier: Tier, saves: float) -> Page | None:
         """Of a folder, where that pays."""
@@ -308,11 +313,10 @@ class Cache:
             page = page or tier.folder.get(key)
         return page
 
-    def _arrive(self, key: str, page: Page) -> None:
+    def _arrive(self, key: str, page: Page, again: float) -> None:
         """A page of another host."""
-        assert self._remote is not None
         with self._lock:
-            self._remember(key, page, self._remote.haul)
+            self._remember(key, page, again)
 
     def _spread(self, key: str, page: Page, whole: bytearray) -> None:
         """It is for all of this host, which others may have it of from now on."""
@@ -360,7 +364,7 @@ class Cache:
         tensors = {n: x.detach().to("cpu", copy=True) for n, x in given.tensors.items()}
         page, whole = replace(given, tensors=tensors), None
         with self._lock:
-            self._remember(key, page, None)
+            self._remember(key, page, page.saves)
             is_here = key in self._memory
         for tier in self._tiers:
             # Nobody would read what takes longer to read than to compute.

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
-from musiva.comm import Link, Service
+from musiva.comm import Link, LinkFigures, Meter, Service, address_of
 from musiva.core.errors import Unavailable
 from musiva.store.directory import Directory, Found, Holder, News
 from musiva.store.haul import Haul
@@ -29,8 +30,18 @@ FETCHERS = 4
 BEAT, RETOLD = 4.0, 1200.0
 
 
+@dataclass(slots=True)
+class Road:
+    """To another host, whoever asks whom there. haul: what a page takes from it. meter: of pages
+    both ways.
+    """
+
+    haul: Haul = field(default_factory=lambda: Haul(2e-3, 5e-9))
+    meter: Meter = field(default_factory=Meter)
+
+
 class Remote:
-    """One holder among those of a cluster. Thread-safe. haul: of a link."""
+    """One holder among those of a cluster. Thread-safe."""
 
     def __init__(
         self,
@@ -41,24 +52,24 @@ class Remote:
         timeout: float,
         place: str | None,
         here: Callable[[str], Page | None],
-        arrived: Callable[[str, Page], None],
+        arrived: Callable[[str, Page, float], None],
         spread: Callable[[str, Page, bytearray], None],
     ) -> None:
         """listen: an address of this machine that others reach. timeout: seconds that a page may
         take. place: of a folder that others of this host have too. here: a page of this process or
-        host. Of those that come arrived is told at once, and spread when nobody waits for them any
-        more. Raises Unavailable.
+        host. Of those that come arrived is told at once, with the seconds that it takes to have
+        them again, and spread when nobody waits for them any more. Raises Unavailable.
         """
         self._counts: Counter[str] = Counter()
-        self.haul = Haul(2e-3, 5e-9)
         self._directory, self._secret, self._timeout = directory, secret, timeout
         self._here, self._arrived, self._spread = here, arrived, spread
         self._lock = threading.Lock()
         self._links: dict[str, Link] = {}
+        self._roads: dict[str, Road] = {}
         self._coming: dict[str, Future[Page | None]] = {}
         self._out = self._closed = False
         self._beaten, self._told = float("-inf"), float("-inf")
-        self._service = Service(self._answer, secret, listen)
+        self._service = Service(self._answer, secret, listen, lambda host: self._road(host).meter)
         name = uuid.uuid4().hex
         # Other hosts may have folders of that name.
         place = f"{platform.node()} {place or name}"
@@ -87,6 +98,13 @@ class Remote:
         """
         with self._lock:
             return self._counts.copy()
+
+    @property
+    def links(self) -> list[LinkFigures]:
+        """To each host that pages came from, or went to."""
+        with self._lock:
+            roads = sorted(self._roads.items())
+        return [_figures(host, road) for host, road in roads]
 
     def fetched(self, key: str, saves: float) -> Page | None:
         """The page, if somebody has it and it is here in as many seconds. Where it is not, it may
@@ -149,8 +167,6 @@ class Remote:
                 page, whole = self._here(one.key), None
                 if page is None:
                     page, whole = self._fetch(one)
-                if page is not None and whole is not None:
-                    self._arrived(one.key, page)
                 waiting.pop(0)
                 self._came(one.key, future, page)
                 if page is not None and whole is not None:
@@ -171,28 +187,37 @@ class Remote:
         future.set_result(page)
 
     def _fetch(self, one: Found) -> tuple[Page | None, bytearray | None]:
-        """From the first of its holders that has it, also as bytes."""
-        if self.haul.predicted(one.num_bytes) >= one.saves:
-            self._count("declined")
-            return None, None
-        for holder in one.holders:
-            if holder.name == self.holder.name:
-                continue
+        """From the nearest of its holders that has it, also as bytes."""
+        others = [holder for holder in one.holders if holder.name != self.holder.name]
+        roads = {holder.name: self._road(address_of(holder.address)[0]) for holder in others}
+        for holder in sorted(others, key=lambda h: roads[h.name].haul.predicted(one.num_bytes)):
+            road = roads[holder.name]
+            if road.haul.predicted(one.num_bytes) >= one.saves:
+                self._count("declined")
+                return None, None
             start = time.perf_counter()
             try:
                 whole = self._link(holder.address).ask(one.key.encode())
                 page = unpacked(whole) if whole else None
             except Unavailable as error:
+                road.haul.failed(one.num_bytes, time.perf_counter() - start)
                 log.info("a page could not be fetched: %s", error)
             except Damaged as error:
                 self._count("damaged")
                 log.warning("%s sent what is no page: %s", holder.address, error)
             else:
                 if page is not None:
-                    self.haul.saw(len(whole), time.perf_counter() - start)
+                    seconds = time.perf_counter() - start
+                    road.haul.saw(len(whole), seconds)
+                    road.meter.saw(received=len(whole), seconds=seconds)
                     self._count("fetched_bytes", len(whole))
+                    self._arrived(one.key, page, road.haul.predicted(len(whole)))
                     return page, whole
         return None, None
+
+    def _road(self, host: str) -> Road:
+        with self._lock:
+            return self._roads.setdefault(host, Road())
 
     def _link(self, address: str) -> Link:
         with self._lock:
@@ -226,3 +251,11 @@ class Remote:
             if self._out:
                 log.info("the directory can be asked again")
             self._out = False
+
+
+def _figures(host: str, road: Road) -> LinkFigures:
+    found = road.meter.figures("host", host)
+    if not road.haul.known:
+        return found
+    first, each = road.haul.rates
+    return replace(found, latency=first, bytes_per_second=1.0 / each)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -14,198 +13,25 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from musiva.core.types import DecodeItem, DenoiseItem, Kind, StepPlan, StepResult
+from musiva.telemetry.collectors import (
+    CacheCollector,
+    LinkCollector,
+    LinkCounts,
+    StandingCollector,
+    StandingFigures,
+    StoreCollector,
+    StoreFigures,
+    WorkerCollector,
+    WorkerFigures,
+)
 
 __all__ = ["Metrics"]
 
 STEP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 PACK_ROWS = tuple(float(16 << k) for k in range(13))
 QUALITIES = tuple(float(quality) for quality in range(10, 101, 10))
-
-# Of a store, by the name of the metric: the name of the figure, and what it says.
-STORE_GAUGES = {
-    "musiva_store_budget_bytes": ("budget_bytes", "Bytes that the store may have"),
-    "musiva_store_used_bytes": ("used_bytes", "Bytes of the pages in use"),
-    "musiva_store_owners": ("owners", "Sample branches that have pages"),
-}
-STORE_COUNTERS = {
-    "musiva_store_hits": ("hits", "Times that a sample branch found what it had kept"),
-    "musiva_store_misses": ("misses", "Times that a sample branch found nothing to hold"),
-    "musiva_store_evictions": ("evictions", "Sample branches whose pages went to others"),
-    "musiva_store_refused": ("refused", "Times that there was no room for a sample branch"),
-    "musiva_store_written_bytes": ("written_bytes", "Bytes written into pages"),
-}
-
-
-# Of a cache, by the name of the metric: the name of the figure, and what it says.
-CACHE_GAUGES = {
-    "musiva_cache_budget_bytes": ("budget_bytes", "Bytes that published pages may have"),
-    "musiva_cache_used_bytes": ("used_bytes", "Bytes of the published pages that are kept"),
-}
-CACHE_COUNTERS = {
-    "musiva_cache_misses": ("misses", "Pages asked for that nobody had, or not soon enough"),
-    "musiva_cache_late": ("late", "Those of them that came too late"),
-    "musiva_cache_declined": ("declined", "Pages that were known and not worth the way"),
-    "musiva_cache_published": ("published", "Pages published"),
-    "musiva_cache_dropped": ("dropped", "Pages not published, since too many waited"),
-    "musiva_cache_evictions": ("evictions", "Pages that went so that others found room"),
-    "musiva_cache_failures": ("failures", "Pages that a folder refused"),
-    "musiva_cache_damaged": ("damaged", "Pages that were found damaged, and computed"),
-    "musiva_cache_outages": ("outages", "Questions that the directory did not answer"),
-    "musiva_cache_fetched_bytes": ("fetched_bytes", "Bytes of pages from other hosts"),
-    "musiva_cache_served_bytes": ("served_bytes", "Bytes of pages to other hosts"),
-    "musiva_cache_saved_seconds": ("saved", "Seconds of computing that found pages saved"),
-}
-TIERS = ("memory", "shared", "disk", "remote")
-
-
-# Of how an engine stands, by the name of the metric: the name of the figure, and what it says.
-STANDING_GAUGES = {
-    "musiva_goodput": ("goodput", "Pictures a second that were on time, of the last minute"),
-    "musiva_attainment": ("attainment", "Their share of all that ended or was refused then"),
-    "musiva_backlog_seconds": ("backlog", "Seconds of work, as exactly as it is done now"),
-    "musiva_backlog_floor_seconds": ("backlog_floor", "The same with all at their floors"),
-}
-
-
-# Of each worker of a fleet, by the name of the metric: the name of the figure, and what it says.
-WORKER_GAUGES = {
-    "musiva_worker_requests": ("requests", "Requests that a worker has"),
-    "musiva_worker_waiting": ("waiting", "Those of them that have not begun"),
-    "musiva_worker_backlog_seconds": ("seconds", "Seconds of work that it has left, as dense runs"),
-    "musiva_worker_store_bytes": ("store_bytes", "Bytes of the pages that it keeps"),
-}
-WORKER_COUNTERS = {
-    "musiva_worker_lives": ("life", "Workers that have had this place"),
-}
-
-
-class WorkerFigures(Protocol):
-    """Those of `musiva.engine.Front.members` that are told."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def phase(self) -> str: ...
-    @property
-    def life(self) -> int: ...
-    @property
-    def requests(self) -> int: ...
-    @property
-    def waiting(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def store_bytes(self) -> int: ...
-
-
-class StandingFigures(Protocol):
-    """Those of `musiva.engine.Engine.standing` that are told."""
-
-    @property
-    def goodput(self) -> float: ...
-    @property
-    def attainment(self) -> float | None: ...
-    @property
-    def backlog(self) -> float: ...
-    @property
-    def backlog_floor(self) -> float: ...
-
-
-class StoreFigures(Protocol):
-    """Those of `musiva.store.Figures` that are told."""
-
-    @property
-    def budget_bytes(self) -> int: ...
-    @property
-    def used_bytes(self) -> int: ...
-    @property
-    def owners(self) -> int: ...
-    @property
-    def hits(self) -> int: ...
-    @property
-    def misses(self) -> int: ...
-    @property
-    def evictions(self) -> int: ...
-    @property
-    def refused(self) -> int: ...
-    @property
-    def written_bytes(self) -> int: ...
-
-
-class StoreCollector(Collector):
-    """Asks for a store's figures at every scrape."""
-
-    def __init__(self, figures: Callable[[], StoreFigures]) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterator[Metric]:
-        figures = self._figures()
-        for name, (field, text) in STORE_GAUGES.items():
-            yield GaugeMetricFamily(name, text, getattr(figures, field))
-        for name, (field, text) in STORE_COUNTERS.items():
-            yield CounterMetricFamily(name, text, getattr(figures, field))
-
-
-class CacheCollector(Collector):
-    """Asks for a cache's figures at every scrape; nothing where there is none."""
-
-    def __init__(self, figures: Callable[[], object | None]) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterator[Metric]:
-        figures = self._figures()
-        if figures is None:
-            return
-        hits = CounterMetricFamily("musiva_cache_hits", "Pages found, by tier", labels=["tier"])
-        for tier in TIERS:
-            hits.add_metric([tier], getattr(figures, f"{tier}_hits"))
-        yield hits
-        for name, (field, text) in CACHE_GAUGES.items():
-            yield GaugeMetricFamily(name, text, getattr(figures, field))
-        for name, (field, text) in CACHE_COUNTERS.items():
-            yield CounterMetricFamily(name, text, getattr(figures, field))
-
-
-class StandingCollector(Collector):
-    """Asks how an engine stands at every scrape; what nobody knows is left out."""
-
-    def __init__(self, standing: Callable[[], StandingFigures | None]) -> None:
-        self._standing = standing
-
-    def collect(self) -> Iterator[Metric]:
-        standing = self._standing()
-        for name, (field, text) in STANDING_GAUGES.items():
-            value = getattr(standing, field, None)
-            if value is not None:
-                yield GaugeMetricFamily(name, text, value)
-
-
-class WorkerCollector(Collector):
-    """Asks how the workers stand at every scrape."""
-
-    def __init__(self, workers: Callable[[], Sequence[WorkerFigures]]) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterator[Metric]:
-        workers = self._workers()
-        if not workers:
-            return
-        ready = GaugeMetricFamily(
-            "musiva_worker_ready", "Whether it takes requests", labels=["worker"]
-        )
-        for one in workers:
-            ready.add_metric([str(one.number)], float(one.phase == "ready"))
-        yield ready
-        for name, (field, text) in (WORKER_GAUGES | WORKER_COUNTERS).items():
-            kind = GaugeMetricFamily if name in WORKER_GAUGES else CounterMetricFamily
-            family = kind(name, text, labels=["worker"])
-            for one in workers:
-                family.add_metric([str(one.number)], getattr(one, field))
-            yield family
 
 
 class Metrics:
@@ -288,6 +114,16 @@ class Metrics:
     def watch_workers(self, workers: Callable[[], Sequence[WorkerFigures]]) -> None:
         """Report `workers()`, which any thread may call, at every scrape. Once per instance."""
         self.registry.register(WorkerCollector(workers))
+
+    def watch_links(
+        self,
+        own: Callable[[], Sequence[LinkCounts]],
+        workers: Callable[[], Sequence[WorkerFigures]],
+    ) -> None:
+        """Report the links of an engine and of its workers, which any thread may ask for, at every
+        scrape. Once per instance.
+        """
+        self.registry.register(LinkCollector(own, workers))
 
     def watch_standing(self, standing: Callable[[], StandingFigures | None]) -> None:
         """Report `standing()`, which any thread may call, at every scrape; None where nobody knows.

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from musiva.comm import Meter
 from musiva.core.errors import InvalidInput, Unavailable
 from musiva.engine.fleet.launcher import Hold, pair_of_queues
 from musiva.engine.fleet.wire import Channel
@@ -138,9 +139,12 @@ class ActorChannel:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        self.meter = Meter()
 
     def send(self, message: object) -> None:
-        self._actor.put.options(concurrency_group="in").remote(pickle.dumps(message))
+        packed = pickle.dumps(message)
+        self._actor.put.options(concurrency_group="in").remote(packed)
+        self.meter.saw(sent=len(packed))
 
     def receive(self) -> object:
         raise EOFError("nothing comes from a follower")
@@ -201,11 +205,14 @@ class RayChannel:
         self._ray, self._actor = ray, actor
         self._told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.ended = threading.Event()
+        self.meter = Meter()
 
     def send(self, message: object) -> None:
         if self.ended.is_set():
             raise OSError("the worker is gone")
-        self._actor.put.options(concurrency_group="in").remote(pickle.dumps(message))
+        packed = pickle.dumps(message)
+        self._actor.put.options(concurrency_group="in").remote(packed)
+        self.meter.saw(sent=len(packed))
 
     def receive(self) -> object:
         while self._told.empty():
@@ -219,7 +226,9 @@ class RayChannel:
                 raise EOFError("the worker has ended")
             for message in told:
                 self._told.put(message)
-        return pickle.loads(self._told.get())
+        packed = self._told.get()
+        self.meter.saw(received=len(packed))
+        return pickle.loads(packed)
 
     def close(self) -> None:
         """It ends with its actor."""

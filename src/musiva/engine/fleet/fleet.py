@@ -211,8 +211,8 @@ class Fleet(Front):
                     store_bytes=member.figures.used_bytes if member and member.figures else 0,
                     found=cached.hits,
                     not_found=cached.misses,
-                    fetched_bytes=cached.fetched_bytes,
-                    served_bytes=cached.served_bytes,
+                    host=member.ready.host if member and member.ready else None,
+                    links=[] if member is None else member.links,
                 )
                 for number, place in enumerate(self._roster.places)
                 for member in [place.member]

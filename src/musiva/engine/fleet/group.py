@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from musiva.comm import LinkFigures
 from musiva.core.errors import RankLost
 from musiva.core.types import StepPlan, StepResult
 from musiva.engine.executor import InlineExecutor
@@ -26,6 +27,11 @@ class Leader:
     def store_figures(self) -> Figures:
         """Of the first rank."""
         return self._own.store_figures
+
+    @property
+    def links(self) -> Sequence[LinkFigures]:
+        """Of the first rank."""
+        return self._own.links
 
     def execute(self, plan: StepPlan) -> StepResult:
         self._tell("execute", plan)

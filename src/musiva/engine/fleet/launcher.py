@@ -20,7 +20,7 @@ from typing import Protocol
 
 import torch
 
-from musiva.comm import ThreadGroup
+from musiva.comm import Meter, ThreadGroup
 from musiva.core.errors import InvalidInput, RankLost
 from musiva.engine.fleet.group import Leader, follow
 from musiva.engine.fleet.wire import Channel, Failed, PipeChannel
@@ -232,11 +232,13 @@ class QueueChannel:
     ) -> None:
         self._incoming, self._outgoing, self._cut = incoming, outgoing, cut
         self._closed = False
+        self.meter = Meter()
 
     def send(self, message: object) -> None:
         if self._closed or self._cut.is_set():
             raise OSError("nobody is at the other end")
         self._outgoing.put(message)
+        self.meter.saw()
 
     def receive(self) -> object:
         message = self._incoming.get()
@@ -244,6 +246,7 @@ class QueueChannel:
             # For whoever receives next.
             self._incoming.put(END)
             raise EOFError("nobody is at the other end")
+        self.meter.saw()
         return message
 
     def drain(self, timeout: float) -> list[object] | None:

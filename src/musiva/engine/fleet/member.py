@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import platform
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from enum import StrEnum
 from typing import Any
 
+from musiva.comm import LinkFigures
 from musiva.core.errors import Unavailable
 from musiva.core.types import Request
 from musiva.engine.fleet.launcher import Hold
@@ -38,8 +40,8 @@ class Member:
     number: its place in the fleet; life: which of the workers that had this place. heard: gets what
     it says beside answers, lost: that it is gone, once, both in the thread that hears it.
     was_ready: it has been. drained: it was told to end. failure: why it ended, where anybody knows.
-    cached: figures of its cache. ready: what it said when it was. heard_at: by the clock. stuck:
-    seconds that its step has taken, when it was asked last.
+    cached: figures of its cache. told_links: to others than this process. ready: what it said when
+    it was. heard_at: by the clock. stuck: seconds that its step has taken, when it was asked last.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Member:
         self.failure: Exception | None = None
         self.figures: Figures | None = None
         self.cached: CacheFigures | None = None
+        self.told_links: Sequence[LinkFigures] = ()
         self.ready: Ready | None = None
         self.steps = 0
         self.heard_at = clock()
@@ -74,6 +77,11 @@ class Member:
     @property
     def name(self) -> str:
         return f"worker {self.number}"
+
+    @property
+    def links(self) -> list[LinkFigures]:
+        """Of the worker, that to this process first."""
+        return [self.hold.channel.meter.mirrored("server", platform.node()), *self.told_links]
 
     def send(self, message: object) -> None:
         self._outbox.put(message)
@@ -111,6 +119,7 @@ class Member:
                 if isinstance(message, Pong):
                     self.figures, self.steps = message.figures, message.steps
                     self.stuck, self.cached = message.stuck, message.cached
+                    self.told_links = message.links
                 elif isinstance(message, Failed):
                     self.failure = self.failure or message.error
                     break

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from musiva.comm import LinkFigures, Meter
 from musiva.core.types import Request, StepPlan, StepResult
 from musiva.engine.identity import Identity
 from musiva.store import CacheFigures, Figures, Holder
@@ -101,13 +102,15 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Pong:
     """It is alive. figures: of its store. steps: that it has made. stuck: seconds that the present
-    one has taken. cached: of its cache, if it has one.
+    one has taken. cached: of its cache, if it has one. links: of its first rank, to the others and
+    to other hosts.
     """
 
     figures: Figures
     steps: int
     stuck: float
     cached: CacheFigures | None = None
+    links: Sequence[LinkFigures] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,12 @@ class Stepped:
 
 
 class Channel(Protocol):
-    """One end. Any thread may send, one receives."""
+    """One end. Any thread may send, one receives. meter: of messages, and of their bytes where they
+    become such.
+    """
+
+    @property
+    def meter(self) -> Meter: ...
 
     def send(self, message: object) -> None:
         """Raises OSError where nobody is at the other end."""
@@ -140,17 +148,21 @@ class PipeChannel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
+        self.meter = Meter()
 
     def send(self, message: object) -> None:
         packed = pickle.dumps(message)
         with self._lock:
             self._connection.send_bytes(packed)
+        self.meter.saw(sent=len(packed))
 
     def receive(self) -> object:
         try:
-            return pickle.loads(self._connection.recv_bytes())
+            packed = self._connection.recv_bytes()
         except OSError as error:
             raise EOFError(str(error)) from error
+        self.meter.saw(received=len(packed))
+        return pickle.loads(packed)
 
     def close(self) -> None:
         self._connection.close()

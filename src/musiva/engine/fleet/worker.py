@@ -214,7 +214,8 @@ class Worker:
                 return False
             stuck = time.monotonic() - self._moved if self._engine.num_waiting else 0.0
             cached = None if self._cache is None else self._cache.figures()
-            self._send(Pong(self._engine.store_figures, self._steps, stuck, cached))
+            figures, links = self._engine.store_figures, self._engine.links
+            self._send(Pong(figures, self._steps, stuck, cached, links))
         return not isinstance(message, Close)
 
     def _submit(self, message: Submit) -> None:

@@ -61,8 +61,19 @@ import { toJson } from "./parameters.js";
  * @property {number} store_bytes of the pages that it keeps
  * @property {number} found pages of the cluster that it asked for
  * @property {number} not_found
- * @property {number} fetched_bytes from other hosts
- * @property {number} served_bytes to them
+ * @property {string | null} host the machine that it is on
+ * @property {Link[]} links what it sends, and to whom
+ */
+/**
+ * @typedef {Object} Link
+ * @property {"server" | "ranks" | "host"} kind to this server, between its ranks, to a host with pages
+ * @property {string} other what is at the other end
+ * @property {number} sent_bytes
+ * @property {number} received_bytes
+ * @property {number} transfers messages, exchanges, or pages
+ * @property {number} seconds that were waited for them
+ * @property {number | null} latency seconds of something small
+ * @property {number | null} bytes_per_second of what is large
  */
 /** @typedef {{quality: number, finish_seconds: number, work_seconds: number, refusal: string | null}} Estimate */
 /** @typedef {{deadline: number | null, estimates: Estimate[]}} Estimates for each lowest quality, the most exact first */
