@@ -107,9 +107,10 @@ class Service:
             while True:
                 question = _frame(one, None)
                 answer = self._answer(question)
+                # Whoever has the answer finds it counted.
+                meter.saw(sent=len(answer), received=len(question))
                 one.sendall(LENGTH.pack(len(answer)))
                 one.sendall(answer)
-                meter.saw(sent=len(answer), received=len(question))
         except (OSError, EOFError):
             pass  # the other end has gone, or was not one of ours
         except Exception:
