@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["LinkFigures", "Meter"]
 
@@ -56,12 +56,5 @@ class Meter:
 
     def mirrored(self, kind: str, other: str) -> LinkFigures:
         """As the other end sees it."""
-        with self._lock:
-            return LinkFigures(
-                kind=kind,
-                other=other,
-                sent_bytes=self.received_bytes,
-                received_bytes=self.sent_bytes,
-                transfers=self.transfers,
-                seconds=self.seconds,
-            )
+        own = self.figures(kind, other)
+        return replace(own, sent_bytes=own.received_bytes, received_bytes=own.sent_bytes)
