@@ -66,6 +66,7 @@ def cogvideox() -> CogVideoXTransformer3DModel:
     return module.eval().requires_grad_(False)
 
 
+@pytest.mark.matrix
 def test_cogvideox_with_a_table_of_positions_is_captured() -> None:
     module = cogvideox()
     signature = signature_of(module)

@@ -148,6 +148,7 @@ def test_a_program_that_is_wrong_gives_way_to_its_class(
     assert "its program fails: KeyError" in pipeline.denoiser.out_of_reach
 
 
+@pytest.mark.matrix
 def test_a_program_that_rounds_otherwise_than_its_class_is_not_wrong() -> None:
     """What the model that is shipped says in low precision depends on last bits by more than what
     is told from none elsewhere.
