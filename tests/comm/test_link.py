@@ -40,6 +40,25 @@ def test_every_question_has_its_answer(service: Service) -> None:
     link.close()
 
 
+def test_a_service_goes_on_where_one_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a process has no descriptor left, or no thread."""
+    service = Service(backwards, SECRET, "127.0.0.1")
+    real, failures = threading.Thread.start, [RuntimeError("can't start new thread")]
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "musiva-service-serves" and failures:
+            raise failures.pop()
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    link = Link(service.address, SECRET, 5.0)
+    with pytest.raises(Unavailable):
+        link.ask(b"abc")
+    assert link.ask(b"abc") == b"cba"
+    link.close()
+    service.close()
+
+
 def test_what_is_said_is_counted_by_host() -> None:
     meters: dict[str, Meter] = {}
     service = Service(backwards, SECRET, "127.0.0.1", lambda host: meters.setdefault(host, Meter()))

@@ -22,9 +22,11 @@ from musiva.core.errors import (
     Unavailable,
 )
 from musiva.core.types import Action, Kind, StepPlan, StepResult
-from musiva.engine import Engine, Fleet, InlineExecutor, Workers, load_pipeline
+from musiva.engine import Engine, Fleet, InlineExecutor, Scheduler, Workers, load_pipeline
 from musiva.engine.fleet import Threads
+from musiva.engine.fleet.launcher import Hold
 from musiva.engine.fleet.placement import Load, misplaced, placed
+from musiva.engine.fleet.worker import Order
 from musiva.engine.identity import Identity
 from musiva.engine.pipeline import Pipeline
 from musiva.policy import POLICIES, load_policy_class
@@ -373,3 +375,57 @@ def test_a_worker_that_loses_a_rank_is_lost(
             for index, picture in enumerate(expected_):
                 assert np.abs(one.pictures[index].astype(int) - picture).max() <= 2
         until(lambda: sum(one.life for one in fleet.members()) == 3)
+
+
+def test_a_place_that_had_nobody_for_long_has_one_again(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a disk with the weights is away for a while."""
+    monkeypatch.setattr("musiva.engine.fleet.roster.PAUSE", 0.02)
+    monkeypatch.setattr("musiva.engine.fleet.roster.LONGEST_PAUSE", 0.1)
+    threads, away = Threads(pipeline), threading.Event()
+
+    def launcher(number: int, order: Order) -> Hold:
+        if away.is_set():
+            raise OSError("its weights are not there")
+        return threads(number, order)
+
+    launcher.home = threads.home  # type: ignore[attr-defined]
+    workers = Workers(count=1, attempts=2)
+    with Fleet(pipeline, workers, model="tiny", launcher=launcher) as fleet:  # type: ignore[arg-type]
+
+        def is_lost() -> bool:
+            try:
+                fleet.check()
+            except Unavailable as error:
+                return "no worker is left" in str(error)
+            return False
+
+        away.set()
+        fleet._roster.members[0].hold.kill()
+        until(is_lost)
+        with pytest.raises(Unavailable, match="one is tried every"):
+            submit(fleet, Told(), **ASKED[0])
+        away.clear()
+        until(lambda: bool(fleet._roster.ready))
+        fleet.check()
+        check(submit(fleet, Told(), **ASKED[0]), expected(pipeline, ASKED[0]))
+
+
+def test_what_waits_near_its_pages_stays_there(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would only come back, again and again, and lose its turn."""
+    config = Engine.Config(scheduler=Scheduler.Config(max_rows=16))
+    with fleet_of(pipeline, config=config) as fleet:
+        monkeypatch.setattr(fleet, "_saved", lambda request: {0: 1e6})
+        moved, real = [], fleet._move
+        monkeypatch.setattr(fleet, "_move", lambda ticket: (moved.append(ticket), real(ticket)))
+        told = [submit(fleet, Told(), **{**ASKED[0], "steps": 30}) for _ in range(6)]
+        until(lambda: fleet.members()[0].waiting > 0)
+        assert fleet.members()[1].requests == 0
+        for one in told:
+            assert one.wait().error is None
+        assert not moved
+        monkeypatch.setattr(fleet, "_saved", lambda request: {})
+        assert submit(fleet, Told(), **ASKED[0]).wait().error is None

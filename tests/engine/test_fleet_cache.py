@@ -13,6 +13,7 @@ from tests.engine.fleets import Told, expected, fleet_of, kill, submit
 from musiva.comm import Service
 from musiva.core.errors import InvalidInput
 from musiva.engine import Engine, Fleet, load_pipeline
+from musiva.engine.fleet.launcher import ThreadHold
 from musiva.engine.fleet.placement import Load, placed
 from musiva.engine.pipeline import Pipeline
 from musiva.store import Cache, Embedded, Holder, answering
@@ -149,3 +150,28 @@ def test_a_directory_that_cannot_be_is_an_error(pipeline: Pipeline) -> None:
         fleet_of(pipeline, 1, Engine.Config(cache=cache)),
     ):
         pass
+
+
+def test_a_worker_that_ends_as_told_closes_its_cache_first(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for being written is, and the directory knows that it has gone."""
+    events: list[str] = []
+    close, kill = Cache.close, ThreadHold.kill
+
+    def closed(cache: Cache) -> None:
+        time.sleep(0.3)
+        close(cache)
+        events.append("closed")
+
+    def killed(hold: ThreadHold) -> None:
+        events.append("killed")
+        kill(hold)
+
+    monkeypatch.setattr(Cache, "close", closed)
+    monkeypatch.setattr(ThreadHold, "kill", killed)
+    with fleet_of(pipeline, config=CONFIG) as fleet:
+        told(fleet)
+        fleet.drain(0)
+        until(lambda: fleet.members()[0].life == 2)
+        assert events == ["closed", "killed"]

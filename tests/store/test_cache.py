@@ -143,6 +143,31 @@ def test_the_nearest_host_that_has_it_is_asked(cluster: Cluster) -> None:
     until(lambda: asks.figures().declined == 1)
 
 
+def test_a_page_that_went_unseen_is_told_of_no_more(cluster: Cluster) -> None:
+    """As where a process has let one go from the folder that others of its host have told of."""
+    first, second = cluster.join(), cluster.join()
+    publish(first, ("k", page(1)))
+    first._memory.drop("k")
+    assert second.find("k") is None
+    until(lambda: not cluster.directory.find("k", 1))
+    assert second.figures().fetched_bytes == 0
+
+
+def test_connections_to_who_went_are_not_kept_for_ever(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("musiva.store.remote.MOST_LINKS", 2)
+    asks = cluster.join()
+    for i in range(4):
+        one = cluster.join()
+        publish(one, (f"k{i}", page(i)))
+        assert number_of(asks.find(f"k{i}")) == i
+        one.close()
+    remote = asks._remote
+    assert remote is not None
+    assert len(remote._links) == 2
+
+
 def test_nobody_waits_for_longer_than_computing_takes(cluster: Cluster) -> None:
     first, second = cluster.join(), cluster.join()
     publish(first, ("k", page(1)))
@@ -298,6 +323,7 @@ def test_a_closed_cache_leaves_nothing(tmp_path: Path) -> None:
         ({"memory_bytes": 0}, "memory_bytes"),
         ({"shared_bytes": -1}, "shared_bytes"),
         ({"timeout": 0.0}, "timeout"),
+        ({"listen": "0.0.0.0"}, "listen: got '0.0.0.0'; allowed: the one address"),
         ({"directory": "127.0.0.1:1"}, "secret"),
     ],
 )

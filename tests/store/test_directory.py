@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
@@ -173,7 +174,6 @@ def in_redis(request: pytest.FixtureRequest) -> Callable[[], RedisDirectory]:
 
 
 def test_redis_forgets_holders_by_itself(in_redis: Callable[..., RedisDirectory]) -> None:
-    import time
 
     directory = in_redis(ttl=0.2)
     directory.beat(A)
@@ -183,6 +183,26 @@ def test_redis_forgets_holders_by_itself(in_redis: Callable[..., RedisDirectory]
     assert directory.find("k", 1) == []
     assert not directory.beat(A)
     assert found(directory, "k") == {"k": ["a"]}
+    directory.close()
+
+
+def test_redis_forgets_who_went_though_others_have_the_page(
+    in_redis: Callable[..., RedisDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = in_redis(ttl=0.2)
+    directory.beat(A)
+    directory.tell("a", [News("k", 1, 1.0)])
+    time.sleep(0.3)
+    directory.beat(B)
+    directory.tell("b", [News("k", 1, 1.0)])
+    assert found(directory, "k") == {"k": ["b"]}
+    (page,) = directory._pages(["k"]).values()
+    assert {"by:a", "by:b"} <= set(page)
+    monkeypatch.setattr("musiva.store.redis.PAGE_TTL", -60)
+    assert found(directory, "k") == {"k": ["b"]}
+    (page,) = directory._pages(["k"]).values()
+    assert "by:a" not in page
+    assert "by:b" in page
     directory.close()
 
 

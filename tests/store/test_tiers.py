@@ -149,6 +149,44 @@ def test_what_was_not_wanted_for_long_goes_first(tmp_path: Path) -> None:
     folder.close()
 
 
+def test_a_folder_with_files_of_others_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(Unavailable, match="there are other files"):
+        Folder(tmp_path, 1 << 20)
+    assert [one.name for one in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_files_of_others_never_go(tmp_path: Path) -> None:
+    size = len(packed(page(2000)))
+    folder = Folder(tmp_path, 3 * size)
+    (tmp_path / "thesis.txt").write_bytes(bytes(2 * size))
+    for i in range(8):
+        folder.put(str(i), page(2000, 1.0))
+    assert folder.evictions
+    assert (tmp_path / "thesis.txt").stat().st_size == 2 * size
+    folder.close()
+
+
+def test_a_folder_tells_once_which_pages_went(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, 1 << 20)
+    for name in ("a", "b"):
+        folder.put(name, page(100))
+    folder.drop("a")
+    folder.drop("nobody's")
+    assert (folder.went(), folder.went()) == (["a"], [])
+    folder.close()
+
+
+def test_pages_that_are_kept_hold_no_descriptors(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, 1 << 20)
+    folder.put("k", page(100))
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [folder.get("k") for _ in range(20)]
+    assert all(kept)
+    assert len(os.listdir("/proc/self/fd")) == before
+    folder.close()
+
+
 def test_a_folder_that_refuses_is_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

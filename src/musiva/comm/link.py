@@ -29,6 +29,8 @@ NONCE_BYTES = 32
 MOST_BYTES = 1 << 36
 # Seconds within which who connects has to prove itself.
 PROVEN = 5.0
+# Seconds until the next one is taken where nobody can be.
+REFUSED = 0.2
 
 
 def address_of(text: str, field: str = "address") -> tuple[str, int]:
@@ -79,16 +81,29 @@ class Service:
         while True:
             try:
                 one, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._closed:
+                    return
+                # As where no descriptor is left: who asks finds out by himself, and comes again.
+                log.warning("%s takes nobody: %s", self.address, error)
+                time.sleep(REFUSED)
+                continue
             with self._lock:
                 if self._closed:
                     one.close()
                     return
                 self._open.add(one)
-            threading.Thread(
+            serves = threading.Thread(
                 target=self._serve, args=(one,), name="musiva-service-serves", daemon=True
-            ).start()
+            )
+            try:
+                serves.start()
+            except RuntimeError as error:
+                log.warning("%s takes nobody: %s", self.address, error)
+                with self._lock:
+                    self._open.discard(one)
+                one.close()
+                time.sleep(REFUSED)
 
     def _serve(self, one: socket.socket) -> None:
         try:

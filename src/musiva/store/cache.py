@@ -123,6 +123,9 @@ class Cache:
                     raise InvalidInput(name, getattr(self, name), "a whole number of at least 1")
             if not self.timeout > 0.0:
                 raise InvalidInput("timeout", self.timeout, "seconds above 0")
+            if self.listen in ("", "0.0.0.0", "::"):
+                allowed = "the one address of this machine at which the others reach it"
+                raise InvalidInput("listen", self.listen or "(none)", allowed)
             if self.directory is not None and not self.secret:
                 raise InvalidInput("secret", "(none)", "one that all of the cluster know")
 
@@ -354,6 +357,7 @@ class Cache:
         with self._lock:
             gone, self._gone = self._gone, set()
             came, self._news = self._news, []
+            gone |= {k for t in self._tiers for k in t.folder.went() if k not in self._memory}
         if remote is not None:
             remote.tell([*came, *news])
             remote.forget([k for k in gone if not any(k in t.folder for t in self._tiers)])

@@ -1,7 +1,7 @@
 """Tiers of published pages in a folder: one in the shared memory of a host, one on a disk.
 
 All processes of a host have the same folder, without asking each other: a page is a file, which is
-there whole or not at all, and nobody ever changes it. Whoever has opened one keeps it when it goes.
+there whole or not at all, and nobody ever changes it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import math
-import mmap
 import os
 import shutil
 import tempfile
@@ -48,10 +47,12 @@ class Folder:
         self.path, self.budget_bytes = path, budget_bytes
         self.evictions = self.failures = self.damaged = 0
         self._passing = passing
+        # Pages that went, which nobody has been told yet.
+        self._gone: list[str] = []
         # Bytes as of the last look, and written since.
         self._used, self._since = 0, 0
         try:
-            self._lock: int | None = _locked(path)
+            self._lock: int | None = _locked(path, passing=passing)
             self._used = self._measured()
         except OSError as error:
             raise Unavailable(f"pages cannot be kept in {path}: {error}") from error
@@ -91,14 +92,16 @@ class Folder:
         return None
 
     def get(self, key: str) -> Page | None:
-        """The page, whose tensors are those of the file, not copies."""
+        """The page, in memory of its own: one that is mapped would hold a descriptor for as long as
+        anybody has it.
+        """
         path = self._file(key)
         try:
             with open(path, "rb") as file:
-                # Written to, it would be a copy; the file never changes.
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                whole = bytearray(os.fstat(file.fileno()).st_size)
+                file.readinto(whole)
             os.utime(path)
-            return unpacked(mapped)
+            return unpacked(whole)
         except FileNotFoundError:
             return None
         except (Damaged, ValueError) as error:
@@ -137,6 +140,12 @@ class Folder:
         """Nothing if it is not there."""
         with suppress(OSError):
             self._file(key).unlink()
+            self._gone.append(key)
+
+    def went(self) -> list[str]:
+        """Pages that this process has let go since it was asked last."""
+        gone, self._gone = self._gone, []
+        return gone
 
     def close(self) -> None:
         """May be repeated."""
@@ -178,30 +187,33 @@ class Folder:
             self.evictions += 1
 
     def _ranked(self, one: os.DirEntry[str]) -> tuple[float, str, int] | None:
-        """What a page is worth per byte, its name and its bytes."""
+        """What a page is worth per byte, its name and its bytes; None of what is not ours."""
         with suppress(OSError):
             told = one.stat()
             idle = max(time.time() - told.st_mtime, 0.0)
-            if one.name == LOCK or (one.name.startswith(PART) and idle < HALF_LIFE):
-                return None
+            if one.name.startswith(PART):
+                return None if idle < HALF_LIFE else (0.0, one.name, told.st_size)
             try:
                 with open(one.path, "rb") as file:
                     saves = saves_of(file.read(HEAD_BYTES))
             except Damaged:
-                saves = 0.0
+                return None
             worth = saves * math.exp2(-idle / HALF_LIFE) / max(told.st_size, 1)
             return worth, one.name, told.st_size
         return None
 
 
-def _locked(path: Path) -> int:
+def _locked(path: Path, *, passing: bool) -> int:
     """The lock of a folder, which is there then: as long as anybody has it, it is in use; that of
-    who was killed is gone. Raises OSError.
+    who was killed is gone. Raises OSError, also for a folder that has files of others.
     """
     while True:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.stat().st_uid != os.getuid():
             raise PermissionError("it belongs to somebody else")
+        # One that passes may lose its lock before its pages, while somebody removes it.
+        if not passing and not (path / LOCK).exists() and os.listdir(path):
+            raise FileExistsError("there are other files; it has to be empty, or one of Musiva's")
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_SH)
         # Whoever was closing it just now may have removed it before it was locked.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 import struct
 import zlib
 from collections.abc import Mapping
@@ -77,7 +76,7 @@ def saves_of(head: bytes) -> float:
     return _read(head)[2]
 
 
-def unpacked(buffer: bytearray | mmap.mmap) -> Page:
+def unpacked(buffer: bytearray) -> Page:
     """The page, whose tensors lie in the buffer. Raises Damaged."""
     crc, length, saves, total = _read(buffer[: HEAD.size])
     if total != len(buffer):
@@ -101,7 +100,7 @@ def is_name(text: str) -> bool:
     return 0 < len(text) <= 64 and text.isprintable() and "/" not in text and text[0] != "."
 
 
-def _checksum(buffer: bytearray | mmap.mmap) -> int:
+def _checksum(buffer: bytearray) -> int:
     """Of all but itself."""
     view = memoryview(buffer)
     return zlib.crc32(view[SUM.stop :], zlib.crc32(view[: SUM.start]))

@@ -8,7 +8,8 @@ when it has not beaten for a while. What a holder had that is gone goes with the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from musiva.core.errors import InvalidInput, Unavailable
@@ -79,7 +80,7 @@ class RedisDirectory:
             for one in news:
                 page = self._page(one.key)
                 told = json.dumps([one.num_bytes, one.saves])
-                pipe.hset(page, mapping={TOLD: told, f"by:{name}": "1"})
+                pipe.hset(page, mapping={TOLD: told, f"by:{name}": int(time.time())})
                 pipe.expire(page, PAGE_TTL)
                 if one.after is not None:
                     rest = [key for key in later[one.after] if key != one.key]
@@ -112,6 +113,7 @@ class RedisDirectory:
                 wanted = wanted[: depth - len(found)]
                 pages = self._pages(wanted)
                 holders = self._holders({name for one in pages.values() for name in _names(one)})
+                self._forget_dead(pages, holders)
                 later: list[str] = []
                 for at, one in pages.items():
                     own = tuple(holders[name] for name in _names(one) if name in holders)
@@ -133,6 +135,18 @@ class RedisDirectory:
         for key in keys:
             pipe.hgetall(self._page(key))
         return dict(zip(keys, pipe.execute(), strict=True))
+
+    def _forget_dead(
+        self, pages: Mapping[str, Mapping[str, str]], holders: Mapping[str, Holder]
+    ) -> None:
+        """Who has gone for good would be named for as long as others tell of the page."""
+        pipe, long_ago = self._redis.pipeline(transaction=False), time.time() - PAGE_TTL
+        for key, one in pages.items():
+            for name in _names(one):
+                if name not in holders and float(one[f"by:{name}"]) < long_ago:
+                    pipe.hdel(self._page(key), f"by:{name}")
+        if len(pipe):
+            pipe.execute()
 
     def _holders(self, names: set[str]) -> dict[str, Holder]:
         """Those of them that live."""
@@ -159,7 +173,7 @@ class RedisDirectory:
             raise Unavailable(f"the directory {self._where} cannot be asked: {error}") from error
 
 
-def _names(page: dict[str, str]) -> list[str]:
+def _names(page: Mapping[str, str]) -> list[str]:
     return sorted(field.removeprefix("by:") for field in page if field.startswith("by:"))
 
 

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 # Pages that are looked up, and fetched, together with the first.
 DEPTH = 16
 FETCHERS = 4
+# Connections that are kept; those of who went are among them until they are the oldest.
+MOST_LINKS = 64
 # Seconds between two signs of life, and until all pages are told of again.
 BEAT, RETOLD = 4.0, 1200.0
 
@@ -213,6 +215,9 @@ class Remote:
                     self._count("fetched_bytes", len(whole))
                     self._arrived(one.key, page, road.haul.predicted(len(whole)))
                     return page, whole
+                # It went, and others of its host may not know that it was told of.
+                name, key = holder.name, one.key
+                self._try(lambda name=name, key=key: self._directory.forget(name, [key]))
         return None, None
 
     def _road(self, host: str) -> Road:
@@ -220,10 +225,16 @@ class Remote:
             return self._roads.setdefault(host, Road())
 
     def _link(self, address: str) -> Link:
+        oldest = None
         with self._lock:
-            if address not in self._links:
-                self._links[address] = Link(address, self._secret, self._timeout)
-            return self._links[address]
+            link = self._links.pop(address, None) or Link(address, self._secret, self._timeout)
+            self._links[address] = link
+            if len(self._links) > MOST_LINKS:
+                oldest = self._links.pop(next(iter(self._links)))
+        if oldest is not None:
+            # Waits for its answer, if it is being asked.
+            oldest.close()
+        return link
 
     def _answer(self, question: bytearray) -> bytes:
         """The page that another host wants, as bytes; none where it is not here."""

@@ -164,24 +164,30 @@ class RayHold:
             ray.util.remove_placement_group(self._group)
             wanted = f"{order.degree} x {each}"
             raise Unavailable(f"the cluster has no room for worker {number}, which takes {wanted}")
+        self.pid, self._ended = None, False
+        self._actors: list[Any] = []
+        try:
+            self._begin(order, each)
+        except Exception as error:
+            self.kill()
+            raise Unavailable(f"worker {number} does not begin: {error}") from error
+        self.channel: Channel = RayChannel(ray, self._actors[0])
+
+    def _begin(self, order: Order, each: dict[str, float]) -> None:
+        """Its actors, and what they do. Raises what Ray raises."""
+        ray = self._ray
         actor = ray.remote(concurrency_groups={"in": 1, "out": 1})(Rank)
-        self._actors = [
-            actor.options(
-                num_cpus=each["CPU"],
-                num_gpus=each.get("GPU", 0),
-                scheduling_strategy=ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
-                    placement_group=self._group, placement_group_bundle_index=rank
-                ),
-            ).remote()
-            for rank in range(order.degree)
-        ]
+        for rank in range(order.degree):
+            strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
+                placement_group=self._group, placement_group_bundle_index=rank
+            )
+            options = {"num_cpus": each["CPU"], "num_gpus": each.get("GPU", 0)}
+            self._actors.append(actor.options(**options, scheduling_strategy=strategy).remote())
         first, *others = self._actors
-        meeting = ray.get(first.address.remote())
+        # Its machine may be gone since there was room on it.
+        meeting = ray.get(first.address.remote(), timeout=PLACED)
         for rank, one in enumerate(self._actors):
             one.begin.remote(order, rank, meeting, others if rank == 0 else [])
-        self.channel: Channel = RayChannel(ray, first)
-        self.pid = None
-        self._ended = False
 
     @property
     def whole(self) -> bool:
@@ -190,9 +196,11 @@ class RayHold:
     def kill(self) -> None:
         if not self._ended:
             self._ended = True
-            for actor in self._actors:
-                self._ray.kill(actor, no_restart=True)
-            self._ray.util.remove_placement_group(self._group)
+            try:
+                for actor in self._actors:
+                    self._ray.kill(actor, no_restart=True)
+            finally:
+                self._ray.util.remove_placement_group(self._group)
 
     def join(self, timeout: float | None) -> bool:
         return self.channel.ended.wait(timeout)  # type: ignore[attr-defined]

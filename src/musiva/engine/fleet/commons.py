@@ -21,9 +21,10 @@ from musiva.store import Cache, Directory, Embedded, Folder, Holder, answering, 
 __all__ = ["Commons", "first_name"]
 
 # Evaluations of a picture that are looked for, to place it.
-DEPTH = 64
-# Seconds until a directory is asked again that has not answered.
-PAUSE = 5.0
+DEPTH = 16
+# Seconds until a directory is asked again that has not answered, or took so long as `SLOW` says:
+# requests wait to be placed meanwhile, and all who ask beside them.
+PAUSE, SLOW = 30.0, 0.1
 
 
 class Commons:
@@ -77,12 +78,15 @@ class Commons:
             return {}
         if self._clock() < self._again:
             return {}
+        begun = self._clock()
         try:
             found = self._directory.find(name, DEPTH)
         except Unavailable:
             # Requests are placed all the same, and wait for nothing.
             self._again = self._clock() + PAUSE
             return {}
+        if self._clock() - begun > SLOW:
+            self._again = self._clock() + PAUSE
         places: dict[str, float] = {}
         for one in found:
             for place in {holder.place for holder in one.holders}:

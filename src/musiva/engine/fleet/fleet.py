@@ -328,6 +328,7 @@ class Fleet(Front):
             with self._lock:
                 member.ready = message
                 member.phase, member.was_ready = Phase.READY, True
+                self._roster.places[member.number].useless = 0
                 self._roster.changed.notify_all()
 
     def _news(self, member: Member, event: Event) -> None:
@@ -417,7 +418,7 @@ class Fleet(Front):
     def _put(self, ticket: Ticket) -> None:
         """On a worker, or on none where none is ready."""
         ticket.leaves, ticket.member = False, None
-        number = placed(self._loads(), ticket.refusals, {} if ticket.told else ticket.saved)
+        number = self._best(ticket)
         if number is None:
             return
         ticket.member = self._roster.places[number].member
@@ -451,8 +452,17 @@ class Fleet(Front):
         if any(ticket.leaves for ticket in own):
             return
         waiting = [ticket for ticket in own if ticket.admitted and not ticket.begun]
-        if waiting:
+        # One that would come back, since what it needs is there, stays.
+        if waiting and self._best(waiting[-1]) != pair[0]:
             self._move(waiting[-1])
+
+    def _best(self, ticket: Ticket) -> int | None:
+        """Where it would go if it were nowhere."""
+        loads = self._loads()
+        if ticket.member is not None and ticket.member.number in loads:
+            own = loads[ticket.member.number]
+            loads[ticket.member.number] = own._replace(seconds=own.seconds - ticket.left)
+        return placed(loads, ticket.refusals, {} if ticket.told else ticket.saved)
 
     def _on(self, member: Member) -> list[Ticket]:
         """In order of arrival."""

@@ -198,6 +198,9 @@ class ThreadHold:
         except Exception as error:
             with suppress(OSError):
                 end.send(Failed(error))
+        finally:
+            if rank == 0:
+                end.close()
 
     @property
     def whole(self) -> bool:

@@ -28,7 +28,8 @@ class Workers:
     seconds without an answer after which a worker counts as hung. stall: seconds after which a rank
     counts as lost that does not take part. start: seconds that a worker may take until its model is
     loaded. losses: a request during which so many workers have ended fails, since it may be what
-    ends them. attempts: workers of a place that were never ready, in a row, until it stays empty.
+    ends them. attempts: workers of a place that were never ready, in a row, until nobody waits for
+    the next one any more.
     step: seconds after which a worker counts as hung whose step does not end.
 
     Raises InvalidInput.
@@ -71,9 +72,9 @@ class Workers:
 class Place:
     """lives: workers that it has had. useless: the last of them, in a row, that were never ready.
     starting: the next one is on its way. since: when the present one was started, again: when the
-    next one is, by the clock. pinged: when the present one was asked last. empty: it gets none any
-    more. failure: what the last one said why it ended. used: what the stores of those that are gone
-    have done; cached: what their caches have.
+    next one is, by the clock. pinged: when the present one was asked last. failure: what the last
+    one said why it ended. used: what the stores of those that are gone have done; cached: what
+    their caches have.
     """
 
     member: Member | None = None
@@ -83,7 +84,6 @@ class Place:
     since: float = 0.0
     again: float = 0.0
     pinged: float = 0.0
-    empty: bool = False
     failure: Exception | None = None
     used: Figures | None = None
     cached: CacheFigures | None = None
@@ -118,9 +118,10 @@ class Roster:
         return [member for member in self.members if member.phase is Phase.READY]
 
     def check(self) -> None:
-        """Raises Unavailable where nobody is there, and nobody comes."""
-        if all(place.empty for place in self.places):
-            raise Unavailable("no worker is left: all ended again and again; the log says of what")
+        """Raises Unavailable where nobody is there, and it is not worth waiting for the next."""
+        if all(place.useless >= self.config.attempts for place in self.places):
+            message = "no worker is left: all ended again and again, the log says of what; "
+            raise Unavailable(message + f"one is tried every {LONGEST_PAUSE:g} seconds")
 
     def await_ready(self) -> None:
         """Until all first workers are. Raises what one of them fails of, or Unavailable."""
@@ -161,7 +162,7 @@ class Roster:
         for number, place in enumerate(self.places):
             member = place.member
             if member is None:
-                if not (place.empty or place.starting) and place.again <= now:
+                if not place.starting and place.again <= now:
                     place.starting = True
                     place.lives += 1
                     name = f"musiva-fleet-starts-{number}"
@@ -208,5 +209,4 @@ class Roster:
     def _pause(self, place: Place) -> None:
         """After a worker that was never ready."""
         place.useless += 1
-        place.again = self._clock() + min(PAUSE * 2 ** (place.useless - 1), LONGEST_PAUSE)
-        place.empty = place.useless >= self.config.attempts
+        place.again = self._clock() + min(PAUSE * 2.0 ** min(place.useless - 1, 30), LONGEST_PAUSE)

@@ -106,6 +106,9 @@ def work(channel: Channel, order: Order, seat: Seat | None = None) -> None:
     except Exception as error:
         with suppress(OSError):
             channel.send(Failed(error))
+    finally:
+        # Only now, since whoever hears that it has ended ends its process.
+        channel.close()
 
 
 def attend_to(order: Order, seat: Seat) -> None:
@@ -196,7 +199,6 @@ class Worker:
         finally:
             self._engine.close()
             self._pool.shutdown(cancel_futures=True)
-            self._channel.close()
 
     def _obey(self, message: object) -> bool:
         """Whether there is more to come."""
