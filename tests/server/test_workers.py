@@ -78,6 +78,8 @@ def test_what_operators_see(client: TestClient, fleet: Fleet) -> None:
     wait_until(lambda: len(fleet._roster.ready) == 2)
     error = client.post("/v1/cluster/7/drain").json()["error"]
     assert "worker: got 7; allowed: 0 to 1" in error["message"]
+    for number in ("-1", "9" * 5000):
+        assert client.post(f"/v1/cluster/{number}/drain").status_code == 400
     assert client.post(URL, json={**BODY, "steps": 2}).status_code == 200
 
 

@@ -15,7 +15,7 @@ import torch
 from musiva.comm import Service
 from musiva.core.errors import InvalidInput, Unavailable
 from musiva.perf.proxy import Proxy
-from musiva.store import Cache, Embedded, Page, answering
+from musiva.store import Cache, CacheFigures, Embedded, Page, answering
 
 SECRET = b"known to all"
 
@@ -141,6 +141,31 @@ def test_the_nearest_host_that_has_it_is_asked(cluster: Cluster) -> None:
     publish(near, ("near", page(8)))
     assert asks.find("near", 0.5) is None
     until(lambda: asks.figures().declined == 1)
+
+
+def test_pages_of_a_folder_are_told_of_by_who_comes_later(cluster: Cluster, tmp_path: Path) -> None:
+    """As of a server that starts again on its disk."""
+    first = cluster.join(disk=tmp_path)
+    publish(first, ("a", page(1)), ("b", page(2, after="a")))
+    first.close()
+    assert cluster.directory.find("a", 2) == []
+    again, other = cluster.join(disk=tmp_path), cluster.join()
+    until(lambda: [one.key for one in cluster.directory.find("a", 2)] == ["a", "b"])
+    assert number_of(other.find("a")) == 1
+    until(lambda: other.figures().pages == 2)
+    assert again.figures().pages == 0
+
+
+def test_a_folder_that_several_have_is_counted_once(tmp_path: Path) -> None:
+    caches = [Cache.Config(memory_bytes=1000, disk=tmp_path).build() for _ in range(3)]
+    publish(caches[0], ("k", page(1)))
+    each = [one.figures() for one in caches]
+    together = CacheFigures.total(each)
+    assert together.budget_bytes == 3 * 1000 + Cache.Config().disk_bytes
+    assert together.used_bytes < 2 * each[0].used_bytes
+    assert together.done().budget_bytes == together.done().used_bytes == 0
+    for one in caches:
+        one.close()
 
 
 def test_a_page_that_went_unseen_is_told_of_no_more(cluster: Cluster) -> None:

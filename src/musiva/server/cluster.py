@@ -22,7 +22,7 @@ def cluster(shared: Shared) -> JSONResponse:
 async def drain(shared: Shared, worker: str) -> JSONResponse:
     """Raises InvalidInput for a worker that is not there, Unavailable where it cannot be done
     without."""
-    if not (worker.isascii() and worker.isdecimal()):
+    if not (worker.isascii() and worker.isdecimal() and len(worker) <= 9):
         raise InvalidInput("worker", worker, "a whole number from 0")
     await shared.questions.ask(shared.engine.drain, int(worker))
     return cluster(shared)

@@ -12,11 +12,12 @@ what is far is fetched by other threads, and what comes after it on the way befo
 from __future__ import annotations
 
 import logging
+import platform
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -44,7 +45,9 @@ LOOK = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheFigures:
-    """What a cache has done since it was built. hits: by tier. misses: also those for which it
+    """What a cache has done since it was built. memory_budget_bytes, memory_used_bytes: of its own;
+    folders: bytes that are used of each, and may be, by host and path, since several caches have
+    the same. pages: in memory. hits: by tier. misses: also those for which it
     would have taken too long. late: of these, pages that came too late. declined: that were known
     and would have taken longer than computing them. published: pages; dropped: those that were not,
     since too many waited. damaged: that were found to be no pages. outages: questions that the
@@ -52,8 +55,9 @@ class CacheFigures:
     that hits saved.
     """
 
-    budget_bytes: int = 0
-    used_bytes: int = 0
+    memory_budget_bytes: int = 0
+    memory_used_bytes: int = 0
+    folders: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     pages: int = 0
     memory_hits: int = 0
     shared_hits: int = 0
@@ -73,14 +77,28 @@ class CacheFigures:
     saved: float = 0.0
 
     @property
+    def used_bytes(self) -> int:
+        return self.memory_used_bytes + sum(used for used, _ in self.folders.values())
+
+    @property
+    def budget_bytes(self) -> int:
+        return self.memory_budget_bytes + sum(budget for _, budget in self.folders.values())
+
+    def done(self) -> CacheFigures:
+        """What it has done, as of a cache that is no more."""
+        return replace(self, memory_budget_bytes=0, memory_used_bytes=0, folders={}, pages=0)
+
+    @property
     def hits(self) -> int:
         return self.memory_hits + self.shared_hits + self.disk_hits + self.remote_hits
 
     @staticmethod
     def total(several: Sequence[CacheFigures]) -> CacheFigures:
-        """Of several caches together."""
-        names = [one.name for one in fields(CacheFigures)]
-        return CacheFigures(**{n: sum(getattr(one, n) for one in several) for n in names})
+        """Of several caches together, which may have folders in common."""
+        names = [one.name for one in fields(CacheFigures) if one.name != "folders"]
+        folders = {at: told for one in several for at, told in one.folders.items()}
+        sums = {n: sum(getattr(one, n) for one in several) for n in names}
+        return CacheFigures(folders=folders, **sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +269,11 @@ class Cache:
             remote = self._remote.counts if self._remote is not None else Counter()
             count = self._counts + remote
             return CacheFigures(
-                budget_bytes=sum((self._memory.budget_bytes, *(f.budget_bytes for f in folders))),
-                used_bytes=sum((self._memory.used_bytes, *(f.used_bytes for f in folders))),
+                memory_budget_bytes=self._memory.budget_bytes,
+                memory_used_bytes=self._memory.used_bytes,
+                folders={
+                    f"{platform.node()} {f.path}": (f.used_bytes, f.budget_bytes) for f in folders
+                },
                 pages=len(self._memory),
                 memory_hits=count["memory"],
                 shared_hits=count["shared"],
@@ -381,10 +402,12 @@ class Cache:
         return is_here
 
     def _all(self) -> list[News]:
-        """All pages that others can have of this process."""
+        """All pages that others can have of this process, or the ones that were wanted last."""
+        told = {one.key: one for tier in self._tiers for one in tier.folder.news()}
         with self._lock:
             pages = {key: self._memory.peek(key) for key in self._memory.keys}
-        return [_news(key, page) for key, page in pages.items() if page]
+        told |= {key: _news(key, page) for key, page in pages.items() if page}
+        return list(told.values())
 
 
 def _news(key: str, page: Page) -> News:

@@ -136,6 +136,8 @@ class Embedded:
                 self._entries[one.key] = entry
                 entry.names.add(name)
                 self._held[name].add(one.key)
+            # Only now, since those of a picture may come in any order.
+            for one in news:
                 before = self._entries.get(one.after or "")
                 if before is not None:
                     rest = [key for key in before.later if key != one.key]

@@ -18,7 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from musiva.core.errors import Unavailable
-from musiva.store.page import HEAD_BYTES, Damaged, Page, packed, saves_of, unpacked
+from musiva.store.directory import News
+from musiva.store.page import HEAD_BYTES, Damaged, Page, after_of, packed, saves_of, unpacked
 
 __all__ = ["SHARED_ROOT", "Folder"]
 
@@ -30,6 +31,8 @@ LOCK, PART = ".lock", ".part"
 LEFT = 0.9
 # Of the budget, what is written between two looks at what the others have written.
 LOOK = 1 / 16
+# Pages that others are told of at once, those that were wanted last.
+MOST_TOLD = 4096
 # Seconds after which a page that nobody wanted counts half.
 HALF_LIFE = 600.0
 
@@ -141,6 +144,21 @@ class Folder:
         with suppress(OSError):
             self._file(key).unlink()
             self._gone.append(key)
+
+    def news(self) -> list[News]:
+        """What others are told of it: the pages that were wanted last."""
+        found: list[tuple[float, os.DirEntry[str]]] = []
+        with suppress(OSError), os.scandir(self.path) as every:
+            for one in every:
+                with suppress(OSError):
+                    if not one.name.startswith("."):
+                        found.append((one.stat().st_mtime, one))
+        told: list[News] = []
+        for _, one in sorted(found, key=lambda pair: pair[0])[-MOST_TOLD:]:
+            with suppress(OSError, Damaged), open(one.path, "rb") as file:
+                saves, after = after_of(file)
+                told.append(News(one.name, one.stat().st_size, saves, after))
+        return told
 
     def went(self) -> list[str]:
         """Pages that this process has let go since it was asked last."""

@@ -14,11 +14,22 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
-__all__ = ["HEAD_BYTES", "Damaged", "Page", "is_name", "key_of", "packed", "saves_of", "unpacked"]
+__all__ = [
+    "HEAD_BYTES",
+    "Damaged",
+    "Page",
+    "after_of",
+    "is_name",
+    "key_of",
+    "packed",
+    "saves_of",
+    "unpacked",
+]
 
 # What it is, of which version, and whether all of it is there.
 HEAD = struct.Struct("!8sIIdQ")
@@ -74,6 +85,17 @@ def packed(page: Page) -> bytearray:
 def saves_of(head: bytes) -> float:
     """Of a page whose first bytes these are. Raises Damaged."""
     return _read(head)[2]
+
+
+def after_of(file: BinaryIO) -> tuple[float, str | None]:
+    """What a page saves, and the name of the one before it, of a file that was just opened. Raises
+    Damaged.
+    """
+    _, length, saves, _ = _read(file.read(HEAD.size))
+    try:
+        return saves, json.loads(file.read(length))[0]
+    except ValueError as error:
+        raise Damaged(str(error)) from error
 
 
 def unpacked(buffer: bytearray) -> Page:

@@ -30,6 +30,7 @@ FETCHERS = 4
 MOST_LINKS = 64
 # Seconds between two signs of life, and until all pages are told of again.
 BEAT, RETOLD = 4.0, 1200.0
+TOLD_AT_ONCE = 512
 
 
 @dataclass(slots=True)
@@ -145,7 +146,10 @@ class Remote:
         def ask() -> None:
             known = self._directory.beat(self.holder)
             if not known or now - self._told >= RETOLD:
-                self._directory.tell(self.holder.name, every())
+                news = every()
+                for first in range(0, len(news), TOLD_AT_ONCE):
+                    part = news[first : first + TOLD_AT_ONCE]
+                    self._directory.tell(self.holder.name, part)
                 self._told = now
 
         self._try(ask)

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from musiva.core.errors import InvalidInput, Unavailable
 from musiva.engine.fleet.member import Member, Phase
@@ -150,7 +150,7 @@ class Roster:
                 [member.figures.done(), *([place.used] if place.used else [])]
             )
         if member.cached is not None:
-            gone = replace(member.cached, budget_bytes=0, used_bytes=0, pages=0)
+            gone = member.cached.done()
             place.cached = CacheFigures.total([gone, *([place.cached] if place.cached else [])])
         said = "has ended as told" if expected else f"is lost ({member.failure or 'no word'})"
         log.log(logging.INFO if expected else logging.WARNING, "%s %s", member.name, said)
