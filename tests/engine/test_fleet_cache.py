@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -175,3 +176,29 @@ def test_a_worker_that_ends_as_told_closes_its_cache_first(
         fleet.drain(0)
         until(lambda: fleet.members()[0].life == 2)
         assert events == ["closed", "killed"]
+
+
+def test_a_directory_that_does_not_answer_holds_nobody_up(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(answering(Embedded()), b"secret", "127.0.0.1")
+    cache = Cache.Config(directory=service.address, secret=b"secret")
+    with fleet_of(pipeline, 2, Engine.Config(cache=cache)) as fleet:
+        ready = [one.ready for one in fleet._roster.ready if one.ready]
+        holders = {number: one.holder for number, one in enumerate(ready) if one.holder}
+        apart = {**holders, 7: Holder("other", "10.0.0.1:1", "elsewhere")}
+        commons, asked = fleet._commons, []
+        assert commons is not None
+        release = threading.Event()
+        monkeypatch.setattr(
+            commons._directory, "find", lambda *_: asked.append(1) or (release.wait(20.0) and [])
+        )
+        request = fleet.request(**ASKED)  # type: ignore[arg-type]
+        start = time.monotonic()
+        for _ in range(3):
+            assert commons.saved(fleet, request, apart, "root") == {}
+        assert time.monotonic() - start < 2.0
+        assert len(asked) == 1, "for a while it is not asked again"
+        release.set()
+    assert commons.saved(fleet, request, apart, "root") == {}, "nor when the fleet is closed"
+    service.close()

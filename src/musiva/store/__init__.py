@@ -26,7 +26,7 @@ Beside it `Cache` has pages that never change, published for a whole cluster (`m
 from __future__ import annotations
 
 from musiva.store.cache import Cache, CacheFigures, directory_of
-from musiva.store.directory import TTL, Directory, Embedded, Holder, answering
+from musiva.store.directory import TTL, Directory, Embedded, Found, Holder, answering
 from musiva.store.entry import Need
 from musiva.store.figures import Figures
 from musiva.store.folder import Folder
@@ -41,6 +41,7 @@ __all__ = [
     "Embedded",
     "Figures",
     "Folder",
+    "Found",
     "Holder",
     "Need",
     "Page",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from musiva.comm import Service
@@ -16,15 +17,24 @@ from musiva.engine.pipeline import Pipeline
 from musiva.engine.sample import SampleState, observe
 from musiva.engine.scheduler.former import item_of
 from musiva.samplers import initial_scale
-from musiva.store import Cache, Directory, Embedded, Folder, Holder, answering, directory_of
+from musiva.store import (
+    Cache,
+    Directory,
+    Embedded,
+    Folder,
+    Found,
+    Holder,
+    answering,
+    directory_of,
+)
 
 __all__ = ["Commons", "first_name"]
 
 # Evaluations of a picture that are looked for, to place it.
 DEPTH = 16
-# Seconds until a directory is asked again that has not answered, or took so long as `SLOW` says:
-# requests wait to be placed meanwhile, and all who ask beside them.
-PAUSE, SLOW = 30.0, 0.1
+# Seconds that a request waits for the directory before it is placed without; and until that is
+# asked again then.
+PATIENCE, PAUSE = 0.1, 30.0
 
 
 class Commons:
@@ -53,9 +63,11 @@ class Commons:
             raise
         where = config.directory if self._service is None else self._service.address
         self._clock, self._again = time.monotonic, 0.0
+        self._asks = ThreadPoolExecutor(1, thread_name_prefix="musiva-fleet-asks")
         self.config = replace(config, shared=name, secret=secret, directory=where)
 
     def close(self) -> None:
+        self._asks.shutdown(cancel_futures=True)
         if self._service is not None:
             self._service.close()
         self._directory.close()
@@ -78,20 +90,27 @@ class Commons:
             return {}
         if self._clock() < self._again:
             return {}
-        begun = self._clock()
         try:
-            found = self._directory.find(name, DEPTH)
-        except Unavailable:
-            # Requests are placed all the same, and wait for nothing.
+            found = self._find(name)
+        except (Unavailable, TimeoutError):
             self._again = self._clock() + PAUSE
             return {}
-        if self._clock() - begun > SLOW:
-            self._again = self._clock() + PAUSE
         places: dict[str, float] = {}
         for one in found:
             for place in {holder.place for holder in one.holders}:
                 places[place] = places.get(place, 0.0) + one.saves
         return {number: places.get(holder.place, 0.0) for number, holder in holders.items()}
+
+    def _find(self, name: str) -> list[Found]:
+        """Raises Unavailable, and TimeoutError where there is no answer soon."""
+        if self._service is not None:
+            # It is in this process.
+            return self._directory.find(name, DEPTH)
+        try:
+            answer = self._asks.submit(self._directory.find, name, DEPTH)
+        except RuntimeError as error:
+            raise Unavailable("the fleet is closed") from error
+        return answer.result(PATIENCE)
 
 
 def first_name(intake: Intake, request: Request, root: str, ranks: int) -> str | None:
