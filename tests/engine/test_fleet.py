@@ -427,5 +427,9 @@ def test_what_waits_near_its_pages_stays_there(
         for one in told:
             assert one.wait().error is None
         assert not moved
-        monkeypatch.setattr(fleet, "_saved", lambda request: {})
-        assert submit(fleet, Told(), **ASKED[0]).wait().error is None
+        # Of those that wait with them, one that has no pages there goes to who has nothing.
+        told = [submit(fleet, Told(), **{**ASKED[0], "steps": 60}) for _ in range(5)]
+        far = list(fleet._tickets.values())[-2]
+        far.saved = {}
+        assert all(one.wait().error is None for one in told)
+        assert moved == [far]

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -418,7 +418,7 @@ class Fleet(Front):
     def _put(self, ticket: Ticket) -> None:
         """On a worker, or on none where none is ready."""
         ticket.leaves, ticket.member = False, None
-        number = self._best(ticket)
+        number = self._best(ticket, self._loads())
         if number is None:
             return
         ticket.member = self._roster.places[number].member
@@ -443,7 +443,8 @@ class Fleet(Front):
 
     def _balance(self) -> None:
         """A request that waits goes where nothing is."""
-        pair = misplaced(self._loads())
+        loads = self._loads()
+        pair = misplaced(loads)
         if pair is None:
             return
         member = self._roster.places[pair[0]].member
@@ -452,16 +453,16 @@ class Fleet(Front):
         if any(ticket.leaves for ticket in own):
             return
         waiting = [ticket for ticket in own if ticket.admitted and not ticket.begun]
-        # One that would come back, since what it needs is there, stays.
-        if waiting and self._best(waiting[-1]) != pair[0]:
-            self._move(waiting[-1])
+        # Those that would come back, since what they need is there, stay.
+        others = (one for one in reversed(waiting) if self._best(one, loads) != pair[0])
+        if (ticket := next(others, None)) is not None:
+            self._move(ticket)
 
-    def _best(self, ticket: Ticket) -> int | None:
+    def _best(self, ticket: Ticket, loads: Mapping[int, Load]) -> int | None:
         """Where it would go if it were nowhere."""
-        loads = self._loads()
-        if ticket.member is not None and ticket.member.number in loads:
-            own = loads[ticket.member.number]
-            loads[ticket.member.number] = own._replace(seconds=own.seconds - ticket.left)
+        if ticket.member is not None and (own := loads.get(ticket.member.number)):
+            left = own._replace(seconds=own.seconds - ticket.left)
+            loads = {**loads, ticket.member.number: left}
         return placed(loads, ticket.refusals, {} if ticket.told else ticket.saved)
 
     def _on(self, member: Member) -> list[Ticket]:
